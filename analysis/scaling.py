@@ -46,8 +46,9 @@ def read_tables(paths):
 
 
 def grid_name(row):
-    stages = row.get("pp", 1)  # older tables have no such column
-    return f"{row['dp']:.0f}×{row['tp']:.0f}" + (f"×{stages:.0f}" if stages > 1 else "")
+    stages, sharers = row.get("pp", 1), row.get("cp", 1)  # older tables have no such columns
+    parts = [row["dp"], row["tp"]] + ([stages] if stages > 1 or sharers > 1 else []) + ([sharers] if sharers > 1 else [])
+    return "×".join(f"{part:.0f}" for part in parts)
 
 
 def are_apart(one, other):

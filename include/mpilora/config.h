@@ -351,7 +351,7 @@ typedef struct ml_run_config {
         } samples;
     } train;
     struct {
-        int64_t tp, pp; /* 1, 1 */
+        int64_t tp, cp, pp; /* 1, 1, 1 */
     } parallel;
     struct {
         ml_keep_activations activations; /* auto: the fastest mode that fits into the limit */

@@ -1,7 +1,11 @@
-/* grid: the process grid pp × dp × tp and its named collectives: the only MPI outside analyze/.
+/* grid: the process grid pp × dp × cp × tp and its named collectives: the only MPI outside
+ * analyze/.
  *
- * World rank = (stage·dp + dp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel group sits
- * inside a node; stages of a pipeline slowest, since they exchange least.
+ * World rank = ((stage·dp + dp_rank)·cp + cp_rank)·tp + tp_rank: tp fastest, so a tensor-parallel
+ * group sits inside a node, then cp, whose ranks share out the tokens of each sequence and pass
+ * each other keys and values in every layer; stages of a pipeline slowest, since they exchange
+ * least. Ranks that hold the same shard of the weights are replicas of each other, dp · cp of them;
+ * only dp of them have sequences of their own.
  * The library never calls MPI elsewhere: a parallel routine is its local function plus one named
  * collective of this header.
  *
@@ -121,22 +125,27 @@ void ml_grid_abort(int code);
 int ml_grid_world_rank(void);
 int ml_grid_world_size(void);
 
-/* The grid of all ranks with tp ranks to a tensor-parallel group and pp stages, in
- * ml_grid_create one: dp = size / (tp·pp).
+/* How the ranks are divided. */
+typedef struct ml_grid_shape {
+    int tp, cp, pp; /* ranks of a tensor-parallel group, and of those that share out a sequence;
+                       stages */
+} ml_grid_shape;
+
+/* The grid of all ranks in this shape, or of tp alone: dp = size / (tp·cp·pp).
  * Shapes: none.
  * Ownership: *out is the caller's, who ends it with ml_grid_destroy.
  * Collective over the world.
- * Errors: ML_USAGE where tp, or tp·pp, does not divide the number of ranks, with what would, or
- * where MPILORA_SUMS is unknown; ML_RESOURCE. */
+ * Errors: ML_USAGE where tp, tp·cp, or tp·cp·pp does not divide the number of ranks, with what
+ * would, or where MPILORA_SUMS is unknown; ML_RESOURCE. */
 ml_status ml_grid_create(ml_grid **out, int tp) ML_NODISCARD;
-ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp) ML_NODISCARD;
+ml_status ml_grid_create_shape(ml_grid **out, ml_grid_shape shape) ML_NODISCARD;
 
-/* Whether so many ranks are tp groups of pp stages.
+/* Whether so many ranks can be divided so.
  * Shapes: none.
  * Ownership: none.
  * Local.
- * Errors: ML_USAGE as ml_grid_create_stages. */
-ml_status ml_grid_check_shape(int ranks, int tp, int pp) ML_NODISCARD;
+ * Errors: ML_USAGE as ml_grid_create_shape. */
+ml_status ml_grid_check_shape(int ranks, ml_grid_shape shape) ML_NODISCARD;
 
 /* Ends a grid; NULL is fine.
  * Shapes: none.
@@ -145,9 +154,10 @@ ml_status ml_grid_check_shape(int ranks, int tp, int pp) ML_NODISCARD;
  * Errors: none. */
 void ml_grid_destroy(ml_grid *grid);
 
-/* This rank's number and the number of ranks, in the world, in its tp group, among the dp replicas
- * and among the stages; distinct shared-memory nodes of the world, and the most ranks on any of
- * them.
+/* This rank's number and the number of ranks, in the world, in its tp group, among those that share
+ * out its sequences, among the dp groups of these, among the dp · cp replicas of its shard of the
+ * weights (number dp_rank·cp + cp_rank), and among the stages; distinct shared-memory nodes of the
+ * world, and the most ranks on any of them.
  * Shapes: none.
  * Ownership: borrows `grid`.
  * Local.
@@ -156,8 +166,12 @@ int ml_grid_rank(const ml_grid *grid);
 int ml_grid_size(const ml_grid *grid);
 int ml_grid_tp(const ml_grid *grid);
 int ml_grid_tp_rank(const ml_grid *grid);
+int ml_grid_cp(const ml_grid *grid);
+int ml_grid_cp_rank(const ml_grid *grid);
 int ml_grid_dp(const ml_grid *grid);
 int ml_grid_dp_rank(const ml_grid *grid);
+int ml_grid_replicas(const ml_grid *grid);
+int ml_grid_replica(const ml_grid *grid);
 int ml_grid_pp(const ml_grid *grid);
 int ml_grid_stage(const ml_grid *grid);
 int ml_grid_nodes(const ml_grid *grid);
@@ -171,18 +185,22 @@ enum { ML_STAGE_EVERY = -1 };
  * Ownership: borrows `grid`.
  * Local.
  * Errors: none. */
-int ml_grid_rank_at(const ml_grid *grid, int stage, int dp_rank, int tp_rank);
+int ml_grid_rank_at(const ml_grid *grid, int stage, int replica, int tp_rank);
 
-/* STAGE: the world's ranks that hold this rank's layers; TP and DP lie in it. PIPE: one rank of
- * each stage, with the same tp and dp rank, in their order; ENDS: the first and the last of them,
- * elsewhere this rank alone. NODE: the world's ranks on this rank's node. REPLICA: those of them
- * that hold the same shard of the weights (the same stage and tp rank). HEAD: the stage's ranks
- * that hold the same key/value head, which `copies` neighbours of a tp group do; HEAD_TP: those
- * neighbours. This rank alone, until ml_grid_group_heads makes them. */
+/* STAGE: the world's ranks that hold this rank's layers; TP, DP, CP and BATCH lie in it. DP: the
+ * replicas of this rank's shard, dp · cp of them, in their order. CP: those of them that share out
+ * the same sequences; BATCH: the ranks of the stage that work on these, tp · cp of them. PIPE: one
+ * rank of each stage, with the same tp rank and replica, in their order; ENDS: the first and the
+ * last of them, elsewhere this rank alone. NODE: the world's ranks on this rank's node. REPLICA:
+ * those of them that hold the same shard of the weights (the same stage and tp rank). HEAD: the
+ * stage's ranks that hold the same key/value head, which `copies` neighbours of a tp group do;
+ * HEAD_TP: those neighbours. This rank alone, until ml_grid_group_heads makes them. */
 typedef enum ml_group {
     ML_GROUP_WORLD,
     ML_GROUP_TP,
     ML_GROUP_DP,
+    ML_GROUP_CP,
+    ML_GROUP_BATCH,
     ML_GROUP_STAGE,
     ML_GROUP_PIPE,
     ML_GROUP_ENDS,
@@ -320,6 +338,32 @@ void ml_grid_barrier(const ml_grid *grid);
  * Errors: MPI's are fatal. */
 void ml_grid_reduce_scatter_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
 void ml_grid_allgather_float(const ml_grid *grid, ml_group group, float *x, int64_t n);
+
+/* Rows of a matrix that a rank has, in runs of neighbours: run i is rows first[i] … first[i] +
+ * rows[i] − 1. Borrowed. */
+typedef struct ml_row_runs {
+    int count;
+    const int *first, *rows;
+} ml_row_runs;
+
+/* A matrix whose rows are shared out over the group, of[r] being those of its rank r. gather: each
+ * rank has its own rows and gets the others'. scatter_sums: each rank has all rows, and its own
+ * ones become the sum over the ranks; `room` is for as many rows as it has itself.
+ * Shapes: x[rows, width], of[group size], room[own rows, width].
+ * Ownership: all borrowed.
+ * Collective over the group.
+ * Errors: MPI's are fatal. */
+void ml_grid_gather_rows(const ml_grid *grid, ml_group group, const ml_row_runs *of, int64_t width,
+                         float *x);
+void ml_grid_scatter_row_sums(const ml_grid *grid, ml_group group, const ml_row_runs *of,
+                              int64_t width, float *x, float *room);
+
+/* What this rank sent in these two so far.
+ * Shapes: bytes.
+ * Ownership: borrows `grid`.
+ * Local.
+ * Errors: none. */
+int64_t ml_grid_row_bytes(const ml_grid *grid);
 
 /* Point to point inside the world, for what a checkpoint gathers.
  * Shapes: bytes[n], any n.

@@ -45,12 +45,29 @@ typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU, ML_TAN
  * path of sequence i, its tokens by position, is the first shared[i] rows of the path of sequence
  * i − 1 followed by its own rows. So sequences that share stand next to each other (a prefix tree
  * in depth-first order, which sorting makes), shared[0] = 0, and sequence i is the root of a new
- * tree where shared[i] = 0. `shared` NULL: nobody shares. */
+ * tree where shared[i] = 0. `shared` NULL: nobody shares.
+ *
+ * With `query` the matrices of queries have rows of their own: those of sequence i's own tokens
+ * begin with row query[i] of q, o, lse and their gradients; −1: its tokens are keys and values
+ * alone, whose queries another rank has. A sequence that is cut into pieces is such a path: each
+ * piece shares all that comes before it. */
 typedef struct ml_sequences {
     int64_t count;
     const int64_t *start;
     const int64_t *shared;
+    const int64_t *query; /* [count]; NULL: rows of queries are those of the keys */
+    int64_t queries;      /* rows, where `query` is there */
 } ml_sequences;
+
+/* Rows of the matrices of queries; the first one of sequence i's, −1: it has none. */
+static inline int64_t ml_sequences_queries(const ml_sequences *sequences)
+{
+    return sequences->query ? sequences->queries : sequences->start[sequences->count];
+}
+static inline int64_t ml_sequences_query(const ml_sequences *sequences, int64_t i)
+{
+    return sequences->query ? sequences->query[i] : sequences->start[i];
+}
 
 static inline int64_t ml_sequences_shared(const ml_sequences *sequences, int64_t i)
 {

@@ -515,9 +515,13 @@ typedef struct ml_batch {
                               of, which rotary positions may depend on; NULL: as they are here */
     const int64_t *key_sequence; /* [sequences.count] the sampler's position of each, for dropout
                                     (then nothing may be shared); NULL: no dropout */
-    double *row_loss; /* [R] ml_model_loss writes Σ −log p of each row's targets there;
-                         NULL: nowhere */
-    ml_exact *losses; /* ml_model_loss adds these to it; NULL: nowhere */
+    double *row_loss;        /* [R] ml_model_loss writes Σ −log p of each row's targets there;
+                                NULL: nowhere */
+    ml_exact *losses;        /* ml_model_loss adds these to it; NULL: nowhere */
+    const ml_row_runs *part; /* [cp] where ranks share the tokens out: which rows of the sequences'
+                                keys and values each of them computes. The T tokens are this rank's,
+                                in the order of its runs, and sequences.query says where they are;
+                                NULL: it has all */
 } ml_batch;
 
 /* What forward keeps for backward, bytes a token and layer in bf16 (twice that in fp32), f = 4·d,
@@ -555,6 +559,15 @@ void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t 
  * Local.
  * Errors: none. */
 void ml_model_cut_pieces(ml_model *model);
+
+/* Before ml_model_reserve: this rank passes over its part of batches that `cp` ranks share out, of
+ * at most `keys` tokens together, whose keys and values all of them gather in each layer. `grid`:
+ * theirs; NULL where only sizes are asked for. cp 1: nothing is shared.
+ * Shapes: tokens.
+ * Ownership: `grid` is borrowed as long as the model.
+ * Local.
+ * Errors: none. */
+void ml_model_share_tokens(ml_model *model, const ml_grid *grid, int cp, int64_t keys);
 
 /* Room for the activations of micro-batches of at most `tokens` tokens; with `backward` all that
  * backward needs. Once.

@@ -153,7 +153,7 @@ typedef struct ml_plan_method {
 enum { ML_PLAN_METHODS = 2 };
 
 typedef struct ml_plan {
-    int ranks, nodes, dp, tp, pp;
+    int ranks, nodes, dp, tp, cp, pp;
     ml_numerics numerics;
     int threads;                 /* of a rank, where a machine is given */
     int64_t tokens;              /* of the largest micro-batch */
@@ -205,7 +205,7 @@ enum { ML_PLAN_WHY = 160 };
 
 /* One grid. */
 typedef struct ml_plan_candidate {
-    int tp, dp, pp;
+    int tp, dp, cp, pp;
     int64_t micro;
     ml_activation_mode activations;
     bool fits;
@@ -220,9 +220,9 @@ typedef struct ml_plan_list {
     ml_plan_candidate *items; /* owned: those that fit, fastest first, then the others */
 } ml_plan_list;
 
-/* Every tp and pp that divide the ranks, pp up to the model's layers, every activation mode that
- * config.memory.activations allows, and micro-batches of 1, 2, 4 … up to batch.micro, for config's
- * method. Each process counts with what this one has
+/* Every tp and pp that divide the ranks, pp up to the model's layers, with cp 1, 2, 4 … until
+ * something fits, every activation mode that config.memory.activations allows, and micro-batches of
+ * 1, 2, 4 … up to batch.micro, for config's method. Each process counts with what this one has
  * beside accounted memory (MPI and libraries). Lists start from {0}.
  * Shapes: bytes, seconds.
  * Ownership: the caller ends *out with ml_plan_list_destroy.

@@ -125,7 +125,7 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
                                            .alpha = 2.0 * (double)options->rank,
                                            .targets = options->targets},
                                 .batch = {1, 1},
-                                .parallel = {ml_grid_world_size(), 1},
+                                .parallel = {ml_grid_world_size(), 1, 1},
                                 .precision = options->precision,
                                 .rounds_activations = options->rounds_activations};
     t->session.config = &t->config;

@@ -21,7 +21,7 @@ static ml_run_config configure(const ml_forward_options *o)
                                       .sizes = o->sizes},
                            .data = {.max_len = o->length},
                            .batch = {o->sequences, o->sequences},
-                           .parallel = {ml_grid_world_size(), 1},
+                           .parallel = {ml_grid_world_size(), 1, 1},
                            .precision = o->precision};
 }
 

@@ -45,7 +45,7 @@ static ml_run_config configure(const ml_trial_options *o)
                   .weight_decay = 0.01,
                   .clip_norm = 1.0},
         .train = {.steps = INT64_MAX},
-        .parallel = {o->tp, 1},
+        .parallel = {o->tp, 1, 1},
         .precision = o->precision};
 }
 
@@ -83,7 +83,7 @@ void trial_fill_batch(session *s, int64_t vocab, int64_t first, int64_t count, i
         }
     }
     p->start[count] = p->target_start[count * n] = count * n;
-    p->batch.sequences = (ml_sequences){count, p->start, NULL};
+    p->batch.sequences = (ml_sequences){.count = count, .start = p->start};
 }
 
 /* This replica's sequences in one micro-batch. */

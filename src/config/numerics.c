@@ -27,6 +27,8 @@ ml_status numerics_check(ml_run_config *c)
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
          "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
+        {"parallel.cp", c->parallel.cp > 1,
+         "where ranks share a sequence out, blocks of its keys begin at other tokens; take cp 1"},
         {"objective.name",
          c->objective.name == ML_OBJECTIVE_KTO || ml_run_config_contrasts(c) ||
              ml_run_config_looks_ahead(c),

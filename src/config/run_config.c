@@ -37,7 +37,7 @@ void ml_run_config_set_defaults(ml_run_config *c)
                                    .weight_decay = 0.01,
                                    .clip_norm = 1.0},
                          .train = {.steps = 1000, .keep = 2, .samples = {.max_new = 64}},
-                         .parallel = {1, 1},
+                         .parallel = {1, 1, 1},
                          .precision = ML_BF16};
 }
 

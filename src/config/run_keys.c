@@ -576,7 +576,16 @@ const key run_keys[] = {
      .most = 1 << 20,
      .about =
          "Ranks that hold the weights together; it divides the heads, and the key/value heads or "
-         "is a multiple of them. dp = ranks / (tp · pp)."},
+         "is a multiple of them. dp = ranks / (tp · cp · pp)."},
+    {.path = "parallel.cp",
+     .kind = KEY_INT,
+     .offset = AT(parallel.cp),
+     .least = 1,
+     .most = 1 << 20,
+     .about =
+         "Ranks that share out the tokens of each sequence: for sequences that are too long for "
+         "one. Each keeps the activations of its tokens alone; keys and values are gathered in "
+         "every layer."},
     {.path = "parallel.pp",
      .kind = KEY_INT,
      .offset = AT(parallel.pp),

@@ -33,6 +33,7 @@ static ml_status check_method(const ml_run_config *c)
         {"method.name", !is_on_outputs(c->method.name),
          "only lora, adapter_h, adapter_l, adapter_p, adapter_drop and compacter train beside "
          "others"},
+        {"parallel.cp", c->parallel.cp > 1, "sequences are shared out of one run at a time"},
         {"method.init", ml_run_config_is_pissa(c), "pissa changes the weights that all share"},
         {"method.modules_to_save", c->method.modules_to_save.count > 0, frozen},
         {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},

@@ -1,4 +1,4 @@
-/* The process grid: tp fastest, then dp, then pp; one communicator a group, the groups of a node
+/* The process grid: tp fastest, then cp, dp and pp; one communicator a group, the groups of a node
  * among them. */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -122,22 +122,35 @@ static void make_stages(ml_grid *grid)
     }
     bool inside = grid->stage > 0 && grid->stage < grid->pp - 1;
     MPI_Comm_split(group[ML_GROUP_WORLD], grid->stage, grid->rank, &group[ML_GROUP_STAGE]);
-    MPI_Comm_split(group[ML_GROUP_WORLD], grid->rank % (grid->dp * grid->tp), grid->stage,
+    MPI_Comm_split(group[ML_GROUP_WORLD], grid->rank % (grid->size / grid->pp), grid->stage,
                    &group[ML_GROUP_PIPE]);
     MPI_Comm_split(group[ML_GROUP_PIPE], inside ? grid->stage : 0, grid->stage,
                    &group[ML_GROUP_ENDS]);
+}
+
+/* Where nobody shares sequences out, a tp group works on its own. */
+static void make_sharers(ml_grid *grid)
+{
+    MPI_Comm *group = grid->group;
+    group[ML_GROUP_CP] = MPI_COMM_NULL;
+    group[ML_GROUP_BATCH] = group[ML_GROUP_TP];
+    if (grid->cp == 1) return;
+    MPI_Comm_split(group[ML_GROUP_DP], grid->dp_rank, grid->cp_rank, &group[ML_GROUP_CP]);
+    MPI_Comm_split(group[ML_GROUP_STAGE], grid->dp_rank, grid->rank, &group[ML_GROUP_BATCH]);
 }
 
 static void make_groups(ml_grid *grid)
 {
     MPI_Comm *group = grid->group;
     MPI_Comm_dup(MPI_COMM_WORLD, &group[ML_GROUP_WORLD]);
+    int replica = ml_grid_replica(grid);
     make_stages(grid);
-    MPI_Comm_split(group[ML_GROUP_STAGE], grid->dp_rank, grid->tp_rank, &group[ML_GROUP_TP]);
-    MPI_Comm_split(group[ML_GROUP_STAGE], grid->tp_rank, grid->dp_rank, &group[ML_GROUP_DP]);
+    MPI_Comm_split(group[ML_GROUP_STAGE], replica, grid->tp_rank, &group[ML_GROUP_TP]);
+    MPI_Comm_split(group[ML_GROUP_STAGE], grid->tp_rank, replica, &group[ML_GROUP_DP]);
+    make_sharers(grid);
     MPI_Comm_split_type(group[ML_GROUP_WORLD], MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL,
                         &group[ML_GROUP_NODE]);
-    MPI_Comm_split(group[ML_GROUP_NODE], grid->stage * grid->tp + grid->tp_rank, grid->dp_rank,
+    MPI_Comm_split(group[ML_GROUP_NODE], grid->stage * grid->tp + grid->tp_rank, replica,
                    &group[ML_GROUP_REPLICA]);
     group[ML_GROUP_HEAD] = group[ML_GROUP_HEAD_TP] = MPI_COMM_NULL;
     for (int g = 0; g < GROUPS; g++) count_group(grid, g);
@@ -180,60 +193,75 @@ static void free_memory(ml_grid *grid)
     ml_memory_free(grid);
 }
 
-/* "1, 2 or 4": every pp that divides so many tp groups. */
-static void list_stages(int groups, char *out, size_t size)
+/* "1, 2 or 4": every number that divides so many groups. */
+static void list_divisors(int groups, char *out, size_t size)
 {
     *out = '\0';
-    for (int pp = 1; pp <= groups; pp++) {
+    for (int n = 1; n <= groups; n++) {
         size_t used = strlen(out);
-        if (groups % pp == 0)
+        if (groups % n == 0)
             snprintf(out + used, size - used, "%s%d",
-                     used == 0      ? ""
-                     : pp == groups ? " or "
-                                    : ", ",
-                     pp);
+                     used == 0     ? ""
+                     : n == groups ? " or "
+                                   : ", ",
+                     n);
     }
 }
 
-ml_status ml_grid_check_shape(int size, int tp, int pp)
+ml_status ml_grid_check_shape(int size, ml_grid_shape s)
 {
     char good[256];
-    if (tp < 1 || size % tp != 0)
+    if (s.tp < 1 || size % s.tp != 0)
         return ml_fail(ML_USAGE,
                        "parallel.tp: %d does not divide the %d ranks of this job; start a multiple "
                        "of %d ranks or change tp",
-                       tp, size, tp);
-    if (pp >= 1 && size / tp % pp == 0) return ML_OK;
-    list_stages(size / tp, good, sizeof good);
+                       s.tp, size, s.tp);
+    int left = size / s.tp;
+    list_divisors(left, good, sizeof good);
+    if (s.cp < 1 || left % s.cp != 0)
+        return ml_fail(
+            ML_USAGE,
+            "parallel.cp: %d times tp %d does not divide the %d ranks of this job; start "
+            "a multiple of %" PRId64 " ranks, or choose cp %s",
+            s.cp, s.tp, size, (int64_t)s.tp * s.cp, good);
+    left /= s.cp;
+    if (s.pp >= 1 && left % s.pp == 0) return ML_OK;
+    list_divisors(left, good, sizeof good);
     return ml_fail(
         ML_USAGE,
-        "parallel.pp: %d stages of tp %d do not divide the %d ranks of this job; start a "
+        "parallel.pp: %d stages of tp %d%s do not divide the %d ranks of this job; start a "
         "multiple of %" PRId64 " ranks, or choose pp %s",
-        pp, tp, size, (int64_t)tp * pp, good);
+        s.pp, s.tp * s.cp, s.cp > 1 ? " times cp" : "", size, (int64_t)s.tp * s.cp * s.pp, good);
 }
 
-ml_status ml_grid_create(ml_grid **out, int tp) { return ml_grid_create_stages(out, tp, 1); }
+ml_status ml_grid_create(ml_grid **out, int tp)
+{
+    return ml_grid_create_shape(out, (ml_grid_shape){tp, 1, 1});
+}
 
-ml_status ml_grid_create_stages(ml_grid **out, int tp, int pp)
+ml_status ml_grid_create_shape(ml_grid **out, ml_grid_shape shape)
 {
     ml_status st = ML_OK;
     ml_grid *grid = NULL;
     int size = ml_grid_world_size();
-    ML_TRY(ml_grid_check_shape(size, tp, pp));
+    ML_TRY(ml_grid_check_shape(size, shape));
     ML_TRY(sums_check());
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");
     grid->rank = ml_grid_world_rank();
     grid->size = size;
-    grid->tp = tp;
-    grid->pp = pp;
-    grid->dp = size / tp / pp;
-    grid->tp_rank = grid->rank % tp;
-    grid->dp_rank = grid->rank / tp % grid->dp;
-    grid->stage = grid->rank / tp / grid->dp;
-    ML_NEW(grid->told, (int64_t)pp * (pp - 1), ML_MEM_COMMUNICATION, "the process grid");
-    for (int i = 0; i < pp * (pp - 1); i++) grid->told[i] = MPI_REQUEST_NULL;
+    grid->tp = shape.tp;
+    grid->cp = shape.cp;
+    grid->pp = shape.pp;
+    grid->dp = size / grid->tp / grid->cp / grid->pp;
+    grid->tp_rank = grid->rank % grid->tp;
+    grid->cp_rank = grid->rank / grid->tp % grid->cp;
+    grid->dp_rank = grid->rank / grid->tp / grid->cp % grid->dp;
+    grid->stage = grid->rank / grid->tp / grid->cp / grid->dp;
+    int told = grid->pp * (grid->pp - 1);
+    ML_NEW(grid->told, told, ML_MEM_COMMUNICATION, "the process grid");
+    for (int i = 0; i < told; i++) grid->told[i] = MPI_REQUEST_NULL;
     make_groups(grid);
     count_nodes(grid);
     sums_start(grid);
@@ -250,6 +278,7 @@ void ml_grid_destroy(ml_grid *grid)
     patience_stop(grid);
     sums_stop(grid);
     if (grid->pp == 1) grid->group[ML_GROUP_STAGE] = MPI_COMM_NULL; /* the world's */
+    if (grid->cp == 1) grid->group[ML_GROUP_BATCH] = MPI_COMM_NULL; /* that of tp */
     for (int g = GROUPS - 1; g >= 0; g--)
         if (grid->group[g] != MPI_COMM_NULL) MPI_Comm_free(&grid->group[g]);
     free_memory(grid);
@@ -259,13 +288,17 @@ int ml_grid_rank(const ml_grid *grid) { return grid->rank; }
 int ml_grid_size(const ml_grid *grid) { return grid->size; }
 int ml_grid_tp(const ml_grid *grid) { return grid->tp; }
 int ml_grid_tp_rank(const ml_grid *grid) { return grid->tp_rank; }
+int ml_grid_cp(const ml_grid *grid) { return grid->cp; }
+int ml_grid_cp_rank(const ml_grid *grid) { return grid->cp_rank; }
 int ml_grid_dp(const ml_grid *grid) { return grid->dp; }
 int ml_grid_dp_rank(const ml_grid *grid) { return grid->dp_rank; }
+int ml_grid_replicas(const ml_grid *grid) { return grid->dp * grid->cp; }
+int ml_grid_replica(const ml_grid *grid) { return grid->dp_rank * grid->cp + grid->cp_rank; }
 int ml_grid_pp(const ml_grid *grid) { return grid->pp; }
 int ml_grid_stage(const ml_grid *grid) { return grid->stage; }
-int ml_grid_rank_at(const ml_grid *grid, int stage, int dp_rank, int tp_rank)
+int ml_grid_rank_at(const ml_grid *grid, int stage, int replica, int tp_rank)
 {
-    return (stage * grid->dp + dp_rank) * grid->tp + tp_rank;
+    return (stage * ml_grid_replicas(grid) + replica) * grid->tp + tp_rank;
 }
 int ml_grid_group_size(const ml_grid *grid, ml_group group) { return grid->group_size[group]; }
 int ml_grid_group_rank(const ml_grid *grid, ml_group group) { return grid->group_rank[group]; }

@@ -12,7 +12,7 @@ enum { GROUPS = SEGMENT_GROUPS };
 struct ml_grid {
     MPI_Comm group[GROUPS]; /* by ml_group, and so are the next two; MPI_COMM_NULL: not made */
     int group_size[GROUPS], group_rank[GROUPS];
-    int rank, size, tp, tp_rank, dp, dp_rank, pp, stage, nodes, ranks_on_node;
+    int rank, size, tp, tp_rank, cp, cp_rank, dp, dp_rank, pp, stage, nodes, ranks_on_node;
     int copies;                  /* that the groups of heads were made for; 0: they were not */
     int *count, *start;          /* [size] each: parts of an array, while a collective runs */
     double seconds;              /* inside collectives */
@@ -21,6 +21,7 @@ struct ml_grid {
     int64_t summed[GROUPS];      /* bytes passed to sums and maxima of a group */
     MPI_Request sent[2];         /* by ml_direction: what a neighbour may not have taken yet */
     int64_t piped;               /* bytes sent to neighbours */
+    int64_t row_bytes;           /* sent in rows.c */
     MPI_Request *told; /* [pp, pp − 1] of the last stage: what others may not have taken yet */
     ml_shared *shared; /* where sums go on this node; NULL: through MPI */
     segment segment;   /* in it */

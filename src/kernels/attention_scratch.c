@@ -39,8 +39,9 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
 }
 
 bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape,
-                       int64_t T)
+                       const ml_sequences *sequences)
 {
-    return T <= scratch->tokens && shape->heads <= scratch->heads &&
+    return ml_sequences_queries(sequences) <= scratch->tokens &&
+           sequences->count <= scratch->tokens && shape->heads <= scratch->heads &&
            shape->head_dim <= scratch->head_dim && (scratch->relative || !shape->relative);
 }

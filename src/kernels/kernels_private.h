@@ -125,7 +125,7 @@ ml_status ml_check_products(const ml_kernels *k, const ml_kernels_options *optio
 /* attention_scratch.c */
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads);
 bool ml_attention_fits(const ml_attention_scratch *scratch, const ml_attention_shape *shape,
-                       int64_t T);
+                       const ml_sequences *sequences);
 void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_options *options,
                                 void *memory);
 

@@ -241,7 +241,7 @@ static rope_table take_table(cursor *c, int64_t floats)
 
 static void lay_out_rope(const ml_model *m, activations *a, int64_t T, cursor *c)
 {
-    int64_t positions = ml_min(T, m->spec.context), pairs = ml_model_rope_width(&m->spec) / 2;
+    int64_t positions = positions_most(m, T), pairs = ml_model_rope_width(&m->spec) / 2;
     a->rope = take_table(c, rope_rows(&m->spec, positions) * pairs);
     if (m->spec.rope_local_theta > 0.0) a->local_rope = take_table(c, positions * pairs);
     if (rope_has_beyond(&m->spec, positions)) a->rope_row = take(c, T, sizeof *a->rope_row);
@@ -324,7 +324,7 @@ static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool back
     a->row_key_sequence = take(c, T, sizeof *a->row_key_sequence);
     if (m->spec.positions == ML_POSITIONS_ROTARY) lay_out_rope(m, a, T, c);
     if (ml_model_has_alibi(&m->spec)) {
-        a->key_bias_stride = alibi_stride(ml_min(T, m->spec.context));
+        a->key_bias_stride = alibi_stride(positions_most(m, T));
         a->key_bias = take_floats(c, m->heads * a->key_bias_stride);
     }
 }
@@ -398,6 +398,7 @@ void ml_model_reserve_bytes(const ml_model *m, int64_t tokens, bool backward,
     lay_out(m, &a, tokens, backward, &saved, &work);
     bytes[ML_MEM_ACTIVATION] += saved.used;
     bytes[ML_MEM_WORKSPACE] += work.used;
+    bytes[ML_MEM_COMMUNICATION] += gathered_bytes(m, tokens, backward);
     bytes[ML_MEM_OTHER] += m->spec.layers * (int64_t)sizeof *a.layers;
 }
 
@@ -416,15 +417,16 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     saved = (cursor){.base = saved.base};
     work = (cursor){.base = work.base};
     lay_out(m, a, tokens, backward, &saved, &work);
+    ML_TRY(reserve_gathered(m, tokens, backward));
     a->tokens = tokens;
     a->backward = backward;
     if (backward) { /* training uses all of it at once: not the first step's time */
         ml_memory_take_pages(a->saved_storage);
         ml_memory_take_pages(a->work_storage);
     }
-    if (a->key_bias) fill_alibi(m, ml_min(tokens, m->spec.context), a->key_bias);
+    if (a->key_bias) fill_alibi(m, positions_most(m, tokens), a->key_bias);
     if (a->rope.cosine)
-        fill_rope_tables(&m->spec, ml_min(tokens, m->spec.context), &a->rope, &a->local_rope);
+        fill_rope_tables(&m->spec, positions_most(m, tokens), &a->rope, &a->local_rope);
 done:
     if (st != ML_OK) release_activations(m);
     return st;
@@ -472,6 +474,7 @@ void release_activations(ml_model *m)
 {
     ml_memory_free(m->act.saved_storage);
     ml_memory_free(m->act.work_storage);
+    ml_memory_free(m->act.gathered.storage);
     ml_memory_free(m->act.layers);
     m->act = (activations){0};
 }

@@ -136,14 +136,16 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     activations *a = &m->act;
     const saved_layer *saved = &a->layers[l];
     const ml_kernels *k = m->kernels;
-    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m), kv = kv_width(m);
+    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
     const float *qkv = query_key_again(m, l, batch);
     const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
-    float *dk = a->qkv + q, *dv = dk + kv;
+    const attended to = attended_keys(m, batch, qkv, a->qkv);
     ml_attention_shape shape = attention_shape(m, l);
     if (shape.relative) relative_forward(m, l, batch, true);
-    k->attention_backward(k, &shape, &batch->sequences, qkv, width, qkv + q, qkv + q + kv, width, o,
-                          q, saved->lse, a->d_attention, q, a->qkv, width, dk, dv, width);
+    k->attention_backward(k, &shape, &batch->sequences, qkv, width, to.key, to.value, to.ld, o, q,
+                          saved->lse, a->d_attention, q, a->qkv, width, to.d_key, to.d_value,
+                          to.ld);
+    give_key_gradients(m, batch, a->qkv);
     if (shape.relative) relative_backward(m, l, batch);
     query_key_backward(m, l, batch, a->qkv);
 }

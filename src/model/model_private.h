@@ -51,6 +51,14 @@ typedef struct convolution {
     void *sum; /* [T, d] what its norm starts from, of the model's dtype; NULL: nothing is kept */
 } convolution;
 
+/* Keys and values of all ranks that share the tokens of a batch out, [tokens, k+v] of the layer
+ * under way, and the gradient of it that this rank's queries give; what comes of one from another
+ * rank. */
+typedef struct gathered_keys {
+    float *kv, *d_kv, *came;
+    void *storage;
+} gathered_keys;
+
 /* Room for micro-batches of up to `tokens` tokens, T; C tokens of a chunk, R rows of a chunk of
  * the head. The work buffers are fp32 and shared by all layers; forward and backward use them in
  * turn (x holds the residual stream, then its gradient). */
@@ -98,6 +106,7 @@ typedef struct activations {
     int64_t key_bias_stride;
     relative_rows relative;
     convolution convolution;
+    gathered_keys gathered;
     void *embedded; /* [T, d] input of the norm behind the embedding, of the model's dtype; NULL:
                        none */
     void *saved_storage, *work_storage;
@@ -126,6 +135,8 @@ struct ml_model {
     int64_t first_layer, end_layer; /* of this stage: [first_layer, end_layer) */
     int64_t *stage_end;             /* [pp] where each stage's layers end; NULL: there is one */
     int64_t in_flight;              /* micro-batches between forward and backward, at most */
+    const ml_grid *sharers;         /* whose cp group shares tokens out; NULL: nobody, or sizes */
+    int64_t shared_tokens;          /* of a batch that it shares out, at most; 0: none */
     ml_dtype dtype;
     int64_t mlp_block;       /* what tp cuts an MLP's width into: 1, or the weights of a block */
     int64_t heads, kv_heads; /* of this rank */
@@ -222,6 +233,21 @@ int64_t rope_rows(const ml_model_spec *spec, int64_t positions);
 bool rope_has_beyond(const ml_model_spec *spec, int64_t positions);
 void fill_rope_tables(const ml_model_spec *spec, int64_t positions, const rope_table *rope,
                       const rope_table *local);
+
+/* gathered.c: positions that a pass over so many tokens may come to. */
+int64_t positions_most(const ml_model *m, int64_t tokens);
+/* What the gathered keys take, in bytes; their room. */
+int64_t gathered_bytes(const ml_model *m, int64_t tokens, bool backward);
+ml_status reserve_gathered(ml_model *m, int64_t tokens, bool backward) ML_NODISCARD;
+/* What the queries of a batch attend to: where it is shared out gathered, else those of qkv. And
+ * from the gradients of it this rank's part into those of qkv. Collective over cp. */
+typedef struct attended {
+    const float *key, *value;
+    float *d_key, *d_value;
+    int64_t ld;
+} attended;
+attended attended_keys(const ml_model *m, const ml_batch *batch, const float *qkv, float *dqkv);
+void give_key_gradients(const ml_model *m, const ml_batch *batch, float *dqkv);
 
 /* query_key.c: qkv [T, qkv_width]. Again: of layer l as attention took it, from what was saved;
  * backward: dqkv as attention gives it → as the projection takes it. */

@@ -7,7 +7,8 @@
 /* It stands still inside collectives: their time is the grid's. */
 static double busy_seconds(const ml_model *m)
 {
-    return ml_seconds() - (m->grid ? ml_grid_comm_seconds(m->grid) : 0.0);
+    const ml_grid *grid = m->grid ? m->grid : m->sharers;
+    return ml_seconds() - (grid ? ml_grid_comm_seconds(grid) : 0.0);
 }
 
 void pass_enter(ml_model *m, pass_phase phase)
@@ -234,7 +235,7 @@ void place_rope(ml_model *m, int64_t t, int64_t length)
 {
     activations *a = &m->act;
     if (!a->rope_row) return;
-    int64_t beyond = ml_model_is_beyond(&m->spec, length) ? ml_min(a->tokens, m->spec.context) : 0;
+    int64_t beyond = ml_model_is_beyond(&m->spec, length) ? positions_most(m, a->tokens) : 0;
     a->rope_row[t] = (int32_t)(a->position[t] + beyond);
 }
 
@@ -249,10 +250,11 @@ void place_tokens(ml_model *m, const ml_batch *batch)
 {
     activations *a = &m->act;
     for (int64_t s = 0; s < batch->sequences.count; s++) {
-        int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
+        int64_t own = batch->sequences.start[s + 1] - batch->sequences.start[s],
+                start = ml_sequences_query(&batch->sequences, s);
         int64_t shared = ml_sequences_shared(&batch->sequences, s),
-                length = batch->length ? batch->length[s] : shared + end - start;
-        for (int64_t t = start, next = shared; t < end; t++) {
+                length = batch->length ? batch->length[s] : shared + own;
+        for (int64_t t = start, next = shared; start >= 0 && t < start + own; t++) {
             a->position[t] = stands_nowhere(m, batch->token[t]) ? -1 : (int32_t)next++;
             place_rope(m, t, length);
             a->key_sequence[t] = batch->key_sequence ? batch->key_sequence[s] : 0;

@@ -27,7 +27,7 @@ static int64_t sum_whole(ml_parameters *p, const ml_grid *grid)
         ml_grid_sum_float(grid, s.copied ? ML_GROUP_HEAD : ML_GROUP_DP, p->gradient + s.first,
                           s.count);
     return (ml_grid_group_size(grid, ML_GROUP_STAGE) > 1 ? p->replicated : 0) +
-           (ml_grid_dp(grid) > 1 ? p->local - p->replicated : p->copied);
+           (ml_grid_replicas(grid) > 1 ? p->local - p->replicated : p->copied);
 }
 
 static ml_group group_of_repeated(const ml_parameters *p, int64_t i)

@@ -173,9 +173,9 @@ void ml_parameters_put(const ml_parameters *p, float *buffer, int64_t at, const 
 }
 
 /* The world rank that stands at this rank's place in another replica. */
-static int replica(const ml_grid *grid, int dp_rank)
+static int replica(const ml_grid *grid, int number)
 {
-    return ml_grid_rank_at(grid, ml_grid_stage(grid), dp_rank, ml_grid_tp_rank(grid));
+    return ml_grid_rank_at(grid, ml_grid_stage(grid), number, ml_grid_tp_rank(grid));
 }
 
 const float *ml_parameters_assemble(const ml_parameters *p, const ml_grid *grid,
@@ -212,7 +212,7 @@ void ml_parameters_gather_rows(const ml_parameters *p, const ml_grid *grid, int6
 {
     const ml_parameter *item = &p->items[i];
     int holders = item->whole ? 1 : ml_grid_tp(grid);
-    bool root = ml_grid_rank(grid) == 0, holds = ml_grid_dp_rank(grid) == 0 &&
+    bool root = ml_grid_rank(grid) == 0, holds = ml_grid_replica(grid) == 0 &&
                                                  ml_grid_stage(grid) == item->stage &&
                                                  ml_grid_tp_rank(grid) < holders;
     if (!holds && !root) return;

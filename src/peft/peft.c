@@ -305,7 +305,8 @@ void peft_watch(ml_peft *peft, const int32_t *token, ml_virtual_hook hook)
     const ml_virtual_hook own = ml_model_virtual(peft->model);
     const int64_t count = peft->chosen.sizes.prefix + peft->chosen.sizes.infix,
                   start[] = {0, count};
-    const ml_batch batch = {.tokens = count, .token = token, .sequences = {1, start, NULL}};
+    const ml_batch batch = {
+        .tokens = count, .token = token, .sequences = {.count = 1, .start = start}};
     ml_model_set_virtual(peft->model, hook);
     ml_model_watch(peft->model, &batch);
     ml_model_set_virtual(peft->model, own);

@@ -26,8 +26,7 @@ static plan_common find_common(const ml_plan *plan, const ml_model *model,
                                const ml_session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0;
-    int64_t on_node =
-        ml_min(ml_part_count(plan->ranks, plan->nodes, 0), (int64_t)plan->dp * plan->tp);
+    int64_t on_node = ml_min(ml_part_count(plan->ranks, plan->nodes, 0), plan->ranks / plan->pp);
     int writers = ml_checkpoint_writers(parameters, full, plan->tp * plan->pp);
     if (writers == 1 && shape->stage > 0) writers = 0; /* world rank 0 alone */
     return (plan_common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
@@ -53,7 +52,8 @@ static ml_session_shape shape_of(const ml_plan *plan, const plan_source *s, cons
                               stage,
                               (int)ml_part_count(plan->ranks, plan->nodes, 0),
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
-                              unit};
+                              unit,
+                              plan->cp};
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
@@ -65,7 +65,8 @@ static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
     ml_stages_place(model, plan->pp, stage, parameters);
     ml_parameters_lay_out(parameters);
     if (ml_run_config_is_exact(c)) ml_parameters_sum_exactly(parameters);
-    if (c->memory.shard_optimizer) ml_parameters_divide_moments(parameters, plan->dp, 0, 0);
+    if (c->memory.shard_optimizer)
+        ml_parameters_divide_moments(parameters, plan->dp * plan->cp, 0, 0);
     return ML_OK;
 }
 
@@ -168,6 +169,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
         ml_model_cut_pieces(d->model);
         ML_TRY(ml_model_sum_leaves(d->model));
     }
+    ml_model_share_tokens(d->model, NULL, plan->cp, d->shape.tokens);
     if (plan->pp > 1)
         ML_TRY(
             ml_model_hold_stage(d->model, NULL, plan->pp, stage, most_in_flight(plan, j, stage)));
@@ -205,6 +207,7 @@ static void resize(const ml_plan *plan, const plan_source *s, const sizing *z, m
     const ml_run_config *c = &z->config;
     int stage = d->shape.stage;
     d->shape = shape_of(plan, s, c, &d->spec, plan_virtual_tokens(c, method), stage);
+    ml_model_share_tokens(d->model, NULL, plan->cp, d->shape.tokens);
     ml_model_keep_in_flight(d->model, ml_stages_in_flight(c, plan->dp, plan->pp, stage));
 }
 
@@ -332,7 +335,8 @@ static int64_t piped_bytes(const ml_plan *plan, const job *j, int stage, bool gi
         const plan_source *s = &j->source[i];
         int64_t sequences = ml_part_count(c->batch.sequences, plan->dp, 0) * ml_run_config_unit(c);
         bytes += messages_of(plan, c, stage, gives) *
-                 (int64_t)llround(4.0 * (double)sequences * rows_of(s, c) * (double)s->spec.width);
+                 (int64_t)llround(4.0 * (double)sequences * rows_of(s, c) * (double)s->spec.width /
+                                  plan->cp);
     }
     return bytes;
 }
@@ -421,12 +425,20 @@ static ml_status check_grid(const ml_run_config *c, int ranks, int nodes)
         return ml_run_config_refuse(c, "parallel.tp",
                                     "%d does not divide %d ranks; plan for a multiple of %d", tp,
                                     ranks, tp);
-    ml_status st = ml_grid_check_shape(ranks, tp, (int)c->parallel.pp);
+    ml_status st = ml_grid_check_shape(ranks, ml_session_grid_shape(c));
     if (st != ML_OK) return st;
     if (nodes < 1 || nodes > ranks)
         return ml_fail(ML_USAGE, "--nodes: %d, expected 1 to the number of ranks, %d", nodes,
                        ranks);
     return ML_OK;
+}
+
+/* Whether the sequences can be shared out so. */
+static ml_status check_shares(const ml_run_config *c, const plan_source *s)
+{
+    if (c->parallel.cp == 1) return ML_OK;
+    ml_status st = ml_shares_check_config(c, &s->spec, true);
+    return st == ML_OK ? ml_shares_check_length(c, plan_source_longest(s)) : st;
 }
 
 /* The first run's full fine-tuning stands beside all of them. */
@@ -438,6 +450,7 @@ static ml_status plan_job(ml_plan *out, const job *j)
     for (int64_t i = 0; i < j->count; i++) {
         ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
         ML_TRY(ml_stages_check(&j->source[i].spec, out->pp));
+        ML_TRY(check_shares(&j->config[i], &j->source[i]));
         ML_TRY(plan_source_find_tokens(&j->source[i], &j->config[i], out->dp));
         out->tokens += j->source[i].tokens;
     }
@@ -457,12 +470,13 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)c->parallel.tp,
+                     .cp = (int)c->parallel.cp,
                      .pp = (int)c->parallel.pp,
                      .numerics = c->numerics,
                      .runtime_floor_bytes = ml_memory_process_now()};
     ml_status st = check_grid(c, ranks, nodes);
     if (st != ML_OK) return st;
-    out->dp = ranks / out->tp / out->pp;
+    out->dp = ranks / out->tp / out->cp / out->pp;
     if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
     st = plan_job(out, &j);
     plan_source_close(&s);
@@ -477,6 +491,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
     *out = (ml_plan){.ranks = ranks,
                      .nodes = nodes,
                      .tp = (int)config->parallel.tp,
+                     .cp = (int)config->parallel.cp,
                      .pp = (int)config->parallel.pp,
                      .numerics = config->numerics,
                      .runtime_floor_bytes = ml_memory_process_now()};
@@ -484,7 +499,7 @@ ml_status ml_plan_create_together(ml_plan *out, int64_t count, const ml_run_conf
     for (int64_t i = 0; i < count; i++)
         for (int64_t k = 0; k <= i; k++)
             ML_TRY(ml_run_config_check_together(&config[k], &config[i]));
-    out->dp = ranks / out->tp / out->pp;
+    out->dp = ranks / out->tp / out->cp / out->pp;
     ML_NEW(sources, count, ML_MEM_OTHER, "what is read for a plan");
     for (int64_t i = 0; i < count; i++) sources[i].model = model;
     ML_TRY(plan_job(out, &(job){count, config, sources}));
@@ -526,14 +541,25 @@ void plan_run_close(plan_run *run)
 
 const ml_model_spec *plan_run_spec(const plan_run *run) { return &run->source.spec; }
 
+int64_t plan_run_shares_most(const plan_run *run)
+{
+    ml_run_config c = run->config;
+    c.parallel.cp = 2;
+    if (ml_shares_check_config(&c, &run->source.spec, true) == ML_OK)
+        return ml_shares_most(plan_source_longest(&run->source));
+    ml_error_clear();
+    return 1;
+}
+
 ml_status plan_run_on(plan_run *run, ml_plan *grid, ml_method method, int64_t count,
                       plan_micro *micro)
 {
     int64_t possible = 0;
     ml_run_config c = run->config;
-    grid->dp = grid->ranks / grid->tp / grid->pp;
+    grid->dp = grid->ranks / grid->tp / grid->cp / grid->pp;
     grid->threads = share_of_cores(run->source.machine, grid->ranks, grid->nodes);
     c.parallel.tp = grid->tp;
+    c.parallel.cp = grid->cp;
     c.parallel.pp = grid->pp;
     for (; possible < count; possible++) {
         plan_micro *next = &micro[possible];

@@ -6,8 +6,7 @@
 static void add_ranks(const ml_plan *plan, ml_plan_method *m, plan_node_walk *w, int stage,
                       const int64_t per_rank[ML_MEM_CATEGORIES], const plan_common *c)
 {
-    int64_t each = 0, first = (int64_t)stage * plan->dp * plan->tp,
-            end = first + (int64_t)plan->dp * plan->tp;
+    int64_t each = 0, count = plan->ranks / plan->pp, first = stage * count, end = first + count;
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) each += per_rank[i];
     for (int64_t at = first; at < end;) {
         int64_t node_end = ml_part_start(plan->ranks, plan->nodes, w->node + 1);
@@ -37,7 +36,7 @@ ml_status plan_ranks_add(ml_plan_method *m, const ml_plan *plan, plan_node_walk 
                        "--ranks: %d ranks of %lld bytes each are more than 64 bits count; plan for "
                        "fewer ranks or a larger parallel.tp",
                        plan->ranks, (long long)total);
-    most = ml_min(most, (int64_t)plan->dp * plan->tp);
+    most = ml_min(most, plan->ranks / plan->pp);
     m->frozen_shared_by = c->frozen ? (int)((most + plan->tp - 1) / plan->tp) : 1;
     add_ranks(plan, m, w, stage, per_rank, c);
     if (total <= m->total_bytes_per_rank) return ML_OK;

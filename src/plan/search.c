@@ -88,8 +88,11 @@ static ml_status add_sizes(const searched *s, const ml_plan *grid, int64_t count
 {
     ml_status st = ML_OK;
     for (int64_t k = 0; k < count; k++) {
-        ml_plan_candidate c = {
-            .tp = grid->tp, .dp = grid->dp, .pp = grid->pp, .micro = micro[k].micro};
+        ml_plan_candidate c = {.tp = grid->tp,
+                               .dp = grid->dp,
+                               .cp = grid->cp,
+                               .pp = grid->pp,
+                               .micro = micro[k].micro};
         if (micro[k].why[0]) {
             snprintf(c.why, sizeof c.why, "%s", micro[k].why);
             return add(s->list, &c);
@@ -107,16 +110,17 @@ done:
 }
 
 /* One grid: all modes and micro-batches, or the one reason why it cannot be. */
-static ml_status try_grid(const searched *s, int tp, int pp)
+static ml_status try_grid(const searched *s, int tp, int cp, int pp)
 {
     ml_status st = ML_OK;
     plan_micro *micro = NULL;
     ml_plan grid = {.ranks = s->module->nodes * s->module->ranks_per_node,
                     .nodes = s->module->nodes,
                     .tp = tp,
+                    .cp = cp,
                     .pp = pp};
-    int dp = grid.ranks / tp / pp;
-    ml_plan_candidate c = {.tp = tp, .dp = dp, .pp = pp, .micro = 1};
+    int dp = grid.ranks / tp / cp / pp;
+    ml_plan_candidate c = {.tp = tp, .dp = dp, .cp = cp, .pp = pp, .micro = 1};
     if (s->config->batch.sequences < dp) {
         snprintf(c.why, sizeof c.why, "batch.sequences: %" PRId64 " are fewer than the %d replicas",
                  s->config->batch.sequences, dp);
@@ -143,18 +147,35 @@ static int compare(const void *a, const void *b)
     if (x->fits && x->step_s != y->step_s) return x->step_s < y->step_s ? -1 : 1;
     if (x->pp != y->pp) return x->pp - y->pp;
     if (x->tp != y->tp) return x->tp - y->tp;
+    if (x->cp != y->cp) return x->cp - y->cp;
     return x->activations != y->activations ? (int)x->activations - (int)y->activations
                                             : (x->micro > y->micro) - (x->micro < y->micro);
 }
 
+/* Of `ranks` replicas. Sequences are shared out among more ranks only where fewer are not enough:
+ * what is gathered costs time. */
+static ml_status try_shares(const searched *s, int tp, int pp, int ranks, int64_t most)
+{
+    ml_status st = ML_OK;
+    bool fits = false;
+    for (int cp = 1; cp <= ml_min(ranks, most) && !fits; cp *= 2) {
+        int64_t before = s->list->count;
+        if (ranks % cp != 0) break;
+        ML_TRY(try_grid(s, tp, cp, pp));
+        for (int64_t i = before; i < s->list->count; i++) fits = fits || s->list->items[i].fits;
+    }
+done:
+    return st;
+}
+
 /* Of the ranks beside tp. A model that tp cannot divide has one reason, however many stages. */
-static ml_status try_stages(const searched *s, int tp, int64_t most)
+static ml_status try_stages(const searched *s, int tp, int64_t stages, int64_t shares)
 {
     ml_status st = ML_OK;
     int ranks = s->module->nodes * s->module->ranks_per_node / tp;
-    if (!ml_model_can_divide(plan_run_spec(s->run), tp)) most = 1;
-    for (int pp = 1; pp <= ml_min(ranks, most); pp++)
-        if (ranks % pp == 0) ML_TRY(try_grid(s, tp, pp));
+    if (!ml_model_can_divide(plan_run_spec(s->run), tp)) stages = shares = 1;
+    for (int pp = 1; pp <= ml_min(ranks, stages); pp++)
+        if (ranks % pp == 0) ML_TRY(try_shares(s, tp, pp, ranks / pp, shares));
 done:
     return st;
 }
@@ -167,13 +188,14 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
     ml_plan probe;
     ml_run_config whole = *config;
     searched s = {list, config, module, NULL, ml_memory_process_now()};
-    whole.parallel.tp = whole.parallel.pp = 1;
+    whole.parallel.tp = whole.parallel.cp = whole.parallel.pp = 1;
     /* What is wrong with the configuration itself is no grid's fault. */
     ML_TRY(ml_plan_create_on(&probe, &whole, ranks, module->nodes, NULL, 0, module->model));
     ML_TRY(plan_run_open(&s.run, config, module->machine, module->model));
     int64_t stages = plan_run_spec(s.run)->layers;
+    int64_t shares = plan_run_shares_most(s.run);
     for (int tp = 1; tp <= ranks; tp++)
-        if (ranks % tp == 0) ML_TRY(try_stages(&s, tp, stages));
+        if (ranks % tp == 0) ML_TRY(try_stages(&s, tp, stages, shares));
     if (list->count > 1) qsort(list->items, (size_t)list->count, sizeof *list->items, compare);
 done:
     plan_run_close(s.run);

@@ -98,6 +98,11 @@ ml_status plan_source_find_tokens(plan_source *s, const ml_run_config *c, int dp
     return check_countable(s, c);
 }
 
+int64_t plan_source_longest(const plan_source *s)
+{
+    return s->sampler[0] ? ml_sampler_most_tokens(s->sampler[0], 1) : s->max_len;
+}
+
 void plan_source_close(plan_source *s)
 {
     for (int i = 0; i < 2; i++) {

@@ -33,6 +33,9 @@ int64_t plan_virtual_tokens(const ml_run_config *c, ml_method method);
  * it takes. */
 ml_status plan_source_find_tokens(plan_source *s, const ml_run_config *c, int dp) ML_NODISCARD;
 
+/* Tokens of the longest sequence that is trained. */
+int64_t plan_source_longest(const plan_source *s);
+
 /* What vectors of texts are made of, where the objective makes some. */
 ml_status plan_source_pooling(const plan_source *s, const ml_run_config *c,
                               ml_pooling *out) ML_NODISCARD;

@@ -20,9 +20,16 @@ typedef struct tally {
     ml_dtype dtype;
     double forward, backward;
     double tp_calls, tp_bytes;
+    double cp_calls, cp_bytes; /* of gathering keys and values, as sums that take as long */
 } tally;
 
 enum { QKV, O, UP, DOWN, LINEARS };
+
+/* This rank's part of a micro-batch. */
+typedef struct micro {
+    double tokens, rows, pairs, near_pairs;
+    double chunks, last_chunks, head_chunks;
+} micro;
 
 static double least(double a, double b) { return a < b ? a : b; }
 
@@ -56,6 +63,16 @@ static void tp_sum(tally *t, double calls, double numbers)
 {
     t->tp_calls += calls;
     t->tp_bytes += calls > 0.0 ? numbers * (double)sizeof(float) : 0.0;
+}
+
+/* Keys and values of a micro-batch come to all ranks that share it out, or their gradients to where
+ * they belong, so many times: half of a sum each. */
+static void gather(tally *t, const ml_layer *l, const micro *b, double times)
+{
+    double cp = (double)t->step->config->parallel.cp, pair = (double)(l->qkv.out - l->o.in);
+    if (cp == 1.0) return;
+    t->cp_calls += 0.5 * times;
+    t->cp_bytes += 0.5 * times * cp * b->tokens * pair * (double)sizeof(float);
 }
 
 static int64_t adapter_width(const tally *t, const ml_linear *l)
@@ -123,11 +140,6 @@ static double linear_backward(const tally *t, const ml_linear *l, double T, doub
 }
 
 /* ---- a micro-batch ------------------------------------------------------------------------- */
-
-typedef struct micro {
-    double tokens, rows, pairs, near_pairs;
-    double chunks, last_chunks, head_chunks;
-} micro;
 
 static void find_chunks(const tally *t, micro *b)
 {
@@ -227,6 +239,7 @@ static double project(tally *t, const ml_layer *l, double T, double calls)
 static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T, double calls)
 {
     double d = (double)t->spec->width;
+    gather(t, l, b, 1.0);
     t->forward += layer_attention(t, l, b) + project(t, l, T, calls);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->up, T, calls);
     t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) +
@@ -244,6 +257,7 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
     t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) +
                    linear_forward(t, &l->up, T, calls);
     if (mode != ML_ACTIVATIONS_CHECKPOINT || last) return;
+    gather(t, l, b, 1.0);
     t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
     /* The ranks' parts of x come together, which is half of a sum. */
     if (t->spec->conv_kernel == 0)
@@ -286,6 +300,7 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
     t->backward += behind + elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) +
                    linear_backward(t, &l->o, T, calls, stop < O);
     if (stop >= O) return;
+    gather(t, l, b, 2.0);
     t->backward += attention(t, ML_COST_ATTENTION_BACKWARD, l, b) +
                    elements(t, ML_ELEMENT_MOVE, all * (d + (double)(l->qkv.out + l->o.in)));
     if (ml_model_is_relative(t->spec))
@@ -424,15 +439,17 @@ static passes passes_of(const tally *empty, ml_model *model, ml_activation_mode 
                         double cores)
 {
     const plan_step *s = empty->step;
-    const ml_sum_group over_tp = group_of(s, (double)s->config->parallel.tp, 1.0);
-    double n = (double)(size * s->unit);
+    double tp = (double)s->config->parallel.tp, cp = (double)s->config->parallel.cp;
+    const ml_sum_group over_tp = group_of(s, tp, 1.0), over_cp = group_of(s, cp, tp);
+    double n = (double)(size * s->unit) / cp;
     const micro b = {.tokens = n * s->sequence.tokens,
                      .rows = n * s->sequence.rows,
                      .pairs = n * s->sequence.pairs,
                      .near_pairs = n * s->sequence.near_pairs};
     tally t = *empty;
     micro_batch(&t, model, &b, mode);
-    double over = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes);
+    double over = ml_sum_seconds(s->machine, &over_tp, t.tp_calls, t.tp_bytes) +
+                  ml_sum_seconds(s->machine, &over_cp, t.cp_calls, t.cp_bytes);
     return (passes){t.forward / cores, t.backward / cores, over + messages(&t, &b)};
 }
 
@@ -482,7 +499,7 @@ ml_plan_time plan_time(const plan_step *s, ml_model *model, const ml_parameters 
                          .dtype = c->precision};
     double tp = (double)c->parallel.tp, on_node = ceil((double)s->ranks / s->nodes);
     double cores = least(s->threads, (double)s->machine->cores / on_node);
-    int64_t dp = s->ranks / c->parallel.tp / c->parallel.pp,
+    int64_t dp = s->ranks / c->parallel.tp / c->parallel.cp / c->parallel.pp,
             most = ml_part_count(c->batch.sequences, dp, 0), size = ml_run_config_micro(c, (int)dp);
     const passes whole = passes_of(&empty, model, mode, size, cores);
     passes sum = {0.0, 0.0, 0.0};

@@ -288,7 +288,7 @@ static ml_status begin_prompts(generator *g, group *own)
     }
     const ml_batch batch = {.tokens = g->start[n],
                             .token = g->token,
-                            .sequences = {n, g->start, g->shared},
+                            .sequences = {.count = n, .start = g->start, .shared = g->shared},
                             .rows = n,
                             .row = g->row};
     route(g, 1, &g->waiting[g->next]->adapter);

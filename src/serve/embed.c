@@ -175,7 +175,7 @@ static int64_t pack(job *j, int64_t text, int64_t end)
     int64_t from = j->start[text], next = text;
     bool mean = j->report->pooling == ML_POOLING_MEAN, cls = j->report->pooling == ML_POOLING_CLS;
     *b = (ml_batch){.token = j->ids.data + from,
-                    .sequences = {0, j->sequence, NULL},
+                    .sequences = {.start = j->sequence},
                     .row = j->row,
                     .type = j->type};
     while (next < end && j->start[next + 1] - from <= j->session.tokens) {
@@ -374,7 +374,7 @@ ml_status ml_embed_run(const ml_embed_options *o, ml_embed_report *report)
     session *s = &j.session;
     ml_run_config config = {.base = (char *)(uintptr_t)o->base,
                             .batch = {1, 1},
-                            .parallel = {o->tp, 1},
+                            .parallel = {o->tp, 1, 1},
                             .precision = o->precision};
     *report = (ml_embed_report){0};
     if (ml_grid_world_size() % (int)o->tp != 0)

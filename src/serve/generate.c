@@ -270,7 +270,7 @@ static ml_status open_session(session *s, const ml_generate_options *o, ml_run_c
     ml_status st = ML_OK;
     *config = (ml_run_config){.base = (char *)(uintptr_t)o->base,
                               .batch = {1, 1},
-                              .parallel = {.tp = 1, .pp = ml_max(o->pp, 1)},
+                              .parallel = {.tp = 1, .cp = 1, .pp = ml_max(o->pp, 1)},
                               .precision = o->precision,
                               .rounds_activations = o->rounds_activations};
     ML_TRY(choose_tp(o, config->parallel.pp, &config->parallel.tp));

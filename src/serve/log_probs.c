@@ -75,7 +75,7 @@ static void score_request(pass *s, const requests *r, int64_t i, ml_model *model
     for (int64_t n = 0; n < s->rows; n++) s->row[n] = s->at[n] - 1;
     const ml_batch batch = {.tokens = start[1],
                             .token = s->token,
-                            .sequences = {1, start, NULL},
+                            .sequences = {.count = 1, .start = start},
                             .rows = s->rows,
                             .row = s->row};
     const ml_logits_reader reader = {take, s, room};

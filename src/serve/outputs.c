@@ -118,6 +118,10 @@ ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *optio
 {
     ml_status st = ML_OK;
     int64_t sequences = ml_sampler_usable(s->valid.sampler);
+    if (ml_grid_cp(s->grid) > 1)
+        return ml_run_config_refuse(s->config, "parallel.cp",
+                                    "%d does not know eval --generate yet; take cp 1",
+                                    ml_grid_cp(s->grid));
     o->generation = options->generation;
     o->together = options->together;
     if (ml_grid_rank(s->grid) == 0) ML_TRY(ml_durable_may_write(options->path));

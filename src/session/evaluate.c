@@ -20,8 +20,8 @@ static ml_status add_loss(session *s, int64_t at, int64_t count, double *sums)
         return ml_session_compare(s, &s->valid, &batch, sums);
     }
     ml_status st =
-        ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->valid, at, count, false));
-    if (st != ML_OK || s->packer.hits == 0) return st; /* mlm may choose no token */
+        ml_grid_agree_in(s->grid, ML_GROUP_BATCH, ml_session_pack(s, &s->valid, at, count, false));
+    if (st != ML_OK || ml_session_skips(s)) return st;
     s->packer.batch.losses = s->losses;
     ml_model_loss(s->model, &s->packer.batch, false, 0.0, 0.0, &loss);
     sums[0] += loss;

@@ -131,6 +131,7 @@ void ml_packer_destroy(packer *p)
     ml_memory_free(p->share);
     ml_memory_free(p->vector);
     ml_memory_free(p->vector_slope);
+    ml_shares_destroy(&p->shares);
     *p = (packer){0};
 }
 
@@ -386,7 +387,7 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
     if (st != ML_OK) return st;
     p->batch = (ml_batch){
         .token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0, NULL}};
-    p->batch.sequences = (ml_sequences){0, p->start, share ? p->shared : NULL};
+    p->batch.sequences = (ml_sequences){.start = p->start, .shared = share ? p->shared : NULL};
     p->batch.length = p->length;
     p->batch.type = p->type;
     p->batch.key_sequence = keyed ? p->key_sequence : NULL;
@@ -399,6 +400,7 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
     p->start[p->batch.sequences.count] = p->batch.tokens;
     const ml_model_spec *spec = ml_model_get_spec(s->model);
     collect_targets(p, spec->head == ML_HEAD_SEQUENCE && spec->mean_pooled);
+    ml_packer_cut(p, ml_grid_cp(s->grid), ml_grid_cp_rank(s->grid));
     return ML_OK;
 }
 

@@ -32,7 +32,14 @@ static int64_t receive(const pipeline *p, ml_direction direction)
 {
     const session *s = p->s;
     return ml_grid_pipe_receive(s->grid, direction, ml_model_stream(s->model),
-                                s->tokens * s->spec->width);
+                                ml_model_reserved_tokens(s->model) * s->spec->width);
+}
+
+/* Numbers of the micro-batch under way; a rank that has none of its tokens sends one, since
+ * nothing comes from a stage that is broken. */
+static int64_t numbers(const pipeline *p)
+{
+    return ml_max(1, p->work->batch->tokens * p->s->spec->width);
 }
 
 /* The neighbour gets a copy, since the stream goes on changing; a broken stage has nothing. */
@@ -40,7 +47,7 @@ static void send(const pipeline *p, ml_direction direction)
 {
     session *s = p->s;
     float *copy = (s->host ? s->host : s)->sent[direction];
-    int64_t n = p->broken ? 0 : p->work->batch->tokens * s->spec->width;
+    int64_t n = p->broken ? 0 : numbers(p);
     ml_grid_pipe_wait(s->grid, direction);
     memcpy(copy, ml_model_stream(s->model), (size_t)n * sizeof *copy);
     ml_grid_pipe_send(s->grid, direction, copy, n);
@@ -56,7 +63,7 @@ static void pack(pipeline *p, int64_t i)
 /* An empty message comes from a stage that is broken, which has its own text. */
 static void compare(pipeline *p, int64_t received)
 {
-    int64_t expected = p->work->batch->tokens * p->s->spec->width;
+    int64_t expected = numbers(p);
     if (received == expected || p->broken) return;
     p->broken = true;
     if (received > 0)
@@ -125,7 +132,7 @@ static ml_status pack_part(void *of, int64_t i)
     int64_t first = unit * at, count = unit * ml_min(part->micro, part->end - at);
     ml_status st = part->mismatched ? ml_session_pack_mismatched(s, part->source, first, count)
                                     : ml_session_pack(s, part->source, first, count, false);
-    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+    return ml_grid_agree_in(s->grid, ML_GROUP_BATCH, st);
 }
 
 static ml_status finish_part(void *of, int64_t i)

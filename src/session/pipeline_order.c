@@ -21,7 +21,8 @@
  *
  * So the operation that is first among those that have not ended, by (slot, beginning before end),
  * can always go on, whatever MPI buffers. What only some stages do, evaluations that go forward
- * alone, is the same clock without Bk. A tp group does the same operations in the same order.
+ * alone, is the same clock without Bk. A tp group, and a cp group,
+ * does the same operations in the same order.
  *
  * Where all operations take one slot, the last one, B(n−1) of stage 0, ends with slot
  * 2(n + P − 1), of which each stage works in 2n: the bubble is (P − 1) of n + P − 1 parts. */

@@ -270,6 +270,19 @@ static ml_status check_alike(const session *s)
                    s->config->data.valid, valid - 2, s->config->data.train.item[0].file, train - 2);
 }
 
+static ml_status check_longest(const session *s)
+{
+    const data_source *source = s->train.sampler ? &s->train : &s->valid;
+    if (ml_grid_cp(s->grid) == 1 || !source->sampler) return ML_OK;
+    return ml_shares_check_length(s->config, ml_sampler_most_tokens(source->sampler, 1));
+}
+
+int64_t ml_session_own_tokens(const session *s)
+{
+    return ml_shares_tokens(ml_grid_cp(s->grid), s->tokens,
+                            s->config->batch.micro * ml_session_unit(s));
+}
+
 static ml_status prepare_data(session *s)
 {
     ml_status st = ML_OK;
@@ -280,6 +293,7 @@ static ml_status prepare_data(session *s)
     if (s->train.sampler)
         s->tokens = most_tokens(s, &s->train, ml_run_config_micro(c, ml_grid_dp(s->grid)));
     if (s->valid.sampler) s->tokens = ml_max(s->tokens, most_tokens(s, &s->valid, c->batch.micro));
+    ML_TRY(check_longest(s));
 done:
     return st;
 }
@@ -339,6 +353,7 @@ static ml_status settle_objective(session *s, bool training)
     ML_TRY(check_direction(s->config, s->spec, training));
     ML_TRY(check_distances(s->config, s->spec));
     ML_TRY(ml_stages_check(s->spec, ml_grid_pp(s->grid)));
+    ML_TRY(ml_shares_check_config(s->config, s->spec, training));
     ML_TRY(ml_session_choose_pooling(s));
 done:
     return st;
@@ -368,7 +383,7 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
 {
     ml_status st = ML_OK;
     *s = (session){.config = config};
-    ML_TRY(ml_grid_create_stages(&s->grid, (int)config->parallel.tp, (int)config->parallel.pp));
+    ML_TRY(ml_grid_create_shape(&s->grid, ml_session_grid_shape(config)));
     if (config->wait_limit > 0.0)
         ML_TRY(ml_grid_agree(s->grid, ml_grid_limit_waits(s->grid, config->wait_limit)));
     if (training) ML_TRY(check_batch(s));
@@ -404,8 +419,9 @@ ml_status ml_session_create_model(session *s, const ml_model_spec *spec, int64_t
         ml_model_cut_pieces(s->model);
         st = ml_model_sum_leaves(s->model);
     }
-    if (st != ML_OK || pp == 1) return st;
-    return ml_model_hold_stage(s->model, g, pp, ml_grid_stage(g), in_flight);
+    if (st != ML_OK) return st;
+    ml_model_share_tokens(s->model, g, ml_grid_cp(g), s->tokens);
+    return pp == 1 ? ML_OK : ml_model_hold_stage(s->model, g, pp, ml_grid_stage(g), in_flight);
 }
 
 static ml_status create_model(session *s, const ml_model_spec *spec)
@@ -426,8 +442,8 @@ void ml_session_lay_out(session *s)
     place_parameters(s);
     if (ml_run_config_is_exact(s->config)) ml_parameters_sum_exactly(&s->parameters);
     if (s->config->memory.shard_optimizer)
-        ml_parameters_divide_moments(&s->parameters, ml_grid_dp(s->grid), ml_grid_dp_rank(s->grid),
-                                     0);
+        ml_parameters_divide_moments(&s->parameters, ml_grid_replicas(s->grid),
+                                     ml_grid_replica(s->grid), 0);
 }
 
 ml_status ml_session_check_stages(const session *s)
@@ -607,7 +623,7 @@ static ml_status create_kernels(session *s, const char *backend, const char *vec
     struct {
         char product[32], vector[32];
     } choice = {"", ""};
-    ml_model_kernel_options(s->model, s->tokens, &o, shapes);
+    ml_model_kernel_options(s->model, ml_session_own_tokens(s), &o, shapes);
     bool first = ml_grid_rank(s->grid) == 0;
     ML_TRY(ml_grid_agree(s->grid, first ? ml_kernels_create(&s->kernels, &o) : ML_OK));
     if (first) {
@@ -637,6 +653,7 @@ static ml_status create_packer(session *s)
                                     s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model));
     if (st == ML_OK && ml_run_config_contrasts(s->config))
         st = ml_packer_add_vectors(&s->packer, sequences, s->spec->width);
+    if (st == ML_OK) st = ml_shares_create(&s->packer.shares, ml_grid_cp(s->grid), sequences);
     return st;
 }
 
@@ -645,12 +662,12 @@ static ml_status allocate_messages(session *s)
 {
     ml_status st = ML_OK;
     int pp = ml_grid_pp(s->grid), stage = ml_grid_stage(s->grid);
-    int64_t n = s->tokens * s->spec->width;
+    int64_t own = ml_session_own_tokens(s), n = own * s->spec->width;
     if (pp > 1 && n > INT32_MAX)
         return ml_run_config_refuse(s->config, "batch.micro",
                                     "a micro-batch of %" PRId64 " tokens of width %" PRId64
                                     " is more than one message between stages holds; lower it",
-                                    s->tokens, s->spec->width);
+                                    own, s->spec->width);
     if (stage < pp - 1) ML_NEW(s->sent[ML_TO_NEXT], n, ML_MEM_COMMUNICATION, "a message");
     if (stage > 0) ML_NEW(s->sent[ML_TO_PREVIOUS], n, ML_MEM_COMMUNICATION, "a message");
 done:
@@ -659,7 +676,8 @@ done:
 
 static ml_status allocate_passes(session *s, bool training)
 {
-    ml_status st = ml_model_reserve(s->model, s->tokens, training);
+    ml_model_share_tokens(s->model, s->grid, ml_grid_cp(s->grid), s->tokens);
+    ml_status st = ml_model_reserve(s->model, ml_session_own_tokens(s), training);
     if (st == ML_OK) st = allocate_messages(s);
     return st == ML_OK ? create_packer(s) : st;
 }

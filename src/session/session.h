@@ -15,6 +15,7 @@
 #include "mpilora/peft.h"
 #include "mpilora/score.h"
 #include "mpilora/store.h"
+#include "session/shares.h"
 
 /* What objective kto knows of a file's answers: unpaired.c. */
 typedef struct unpaired {
@@ -80,8 +81,9 @@ typedef struct packer {
     float *share;         /* [sequences] of objective contrastive, as are the next two; else NULL */
     float *vector, *vector_slope; /* [sequences, width] */
     int64_t *row, *target_start, *start, *shared, *key_sequence,
-        *length; /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
-    ml_batch batch;
+        *length;         /* [tokens], [tokens + 1], [sequences + 1], [sequences] ×3 */
+    token_shares shares; /* where ranks share tokens out */
+    ml_batch batch;      /* this rank's part of it then */
     int64_t file_tokens; /* of the packed sequences as they stand in the file (cut to max_len) */
 } packer;
 
@@ -173,6 +175,8 @@ ml_status ml_session_settle_activations(session *s, int64_t more) ML_NODISCARD;
  * the context. ML_USAGE where the context is too short. Local. */
 ml_status ml_session_find_length(const ml_run_config *config, const ml_model_spec *spec,
                                  int64_t more, int64_t *max_len) ML_NODISCARD;
+/* Tokens of the largest micro-batch that this rank computes: all, or its part. Local. */
+int64_t ml_session_own_tokens(const session *s);
 /* Makes room for virtual tokens in every sequence. Local. */
 ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes) ML_NODISCARD;
 ml_status ml_session_attach_adapter(session *s, const ml_adapter *adapter)
@@ -219,6 +223,7 @@ typedef struct ml_session_shape {
     int tp, tp_rank, pp, stage;
     int node_ranks;           /* of the fullest node */
     int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
+    int cp;                   /* ranks that share the tokens out */
 } ml_session_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
@@ -278,10 +283,16 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
 ml_status ml_packer_add_vectors(packer *p, int64_t sequences, int64_t width) ML_NODISCARD;
 int64_t ml_packer_vector_bytes(int64_t sequences, int64_t width);
 void ml_packer_destroy(packer *p);
+/* shares.c: the packed batch becomes this rank's part of it. */
+void ml_packer_cut(packer *p, int cp, int cp_rank);
 int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
                         const ml_model_spec *spec);
 ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,
                           bool keyed) ML_NODISCARD;
+
+/* Whether the packed micro-batch has nothing to predict: objective mlm may choose no token of it.
+ * A part of one whose targets all lie in other ranks' is computed all the same. Local. */
+static inline bool ml_session_skips(const session *s) { return s->masking && s->packer.hits == 0; }
 
 /* The same with each prompt's answer replaced by its partner's; nothing is keyed. */
 ml_status ml_session_pack_mismatched(session *s, const data_source *source, int64_t first,

@@ -38,18 +38,20 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
 {
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = shape->backend, .vector_path = shape->vector_path};
-    ml_model_kernel_options(model, shape->tokens, &kernels, shapes);
+    int64_t own = ml_shares_tokens(shape->cp, shape->tokens, shape->sequences);
+    ml_model_kernel_options(model, own, &kernels, shapes);
     bytes[ML_MEM_FROZEN] += ml_model_weight_bytes(model);
     ml_peft_bytes(peft, true, bytes);
     ml_parameters_bytes(parameters, true, bytes);
-    ml_model_reserve_bytes(model, shape->tokens, true, bytes);
+    ml_model_reserve_bytes(model, own, true, bytes);
     bytes[ML_MEM_WORKSPACE] += ml_kernels_workspace_bytes(&kernels, shape->threads);
     bytes[ML_MEM_COMMUNICATION] +=
         (int64_t)sizeof(float) *
-        ml_stages_buffers(shape->tokens, shape->spec->width, shape->pp, shape->stage);
+        ml_stages_buffers(own, shape->spec->width, shape->pp, shape->stage);
     bytes[ML_MEM_COMMUNICATION] += ml_grid_sums_bytes(shape->node_ranks);
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
+        ml_shares_bytes(shape->cp, shape->sequences) +
         transient_bytes(model, parameters, shape, true);
     if (shape->contrasted == 0) return;
     bytes[ML_MEM_OTHER] += ml_packer_vector_bytes(shape->sequences, shape->spec->width);
@@ -74,7 +76,8 @@ ml_session_shape ml_session_shape_of(const session *s)
         ml_grid_stage(s->grid),
         ml_grid_shares_sums(s->grid, ML_GROUP_NODE) ? ml_grid_ranks_on_node(s->grid) : 0,
         ml_run_config_contrasts(c) ? c->batch.sequences : 0,
-        ml_session_unit(s)};
+        ml_session_unit(s),
+        ml_grid_cp(s->grid)};
 }
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
@@ -111,7 +114,7 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES])
     bool full = s->config->method.name == ML_METHOD_FULL;
     ml_session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
     int writers = ml_checkpoint_writers(&s->parameters, full, shape.tp * shape.pp);
-    if (ml_grid_dp_rank(s->grid) != 0 || part_of(&shape) >= writers)
+    if (ml_grid_replica(s->grid) != 0 || part_of(&shape) >= writers)
         bytes[ML_MEM_OTHER] -= ml_session_writer_bytes(s->model, &s->parameters, &shape);
     bytes[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures */
 }

@@ -12,7 +12,7 @@ static void begin(joined *a)
     a->batch = (ml_batch){.token = a->token,
                           .row = a->row,
                           .targets = {a->target_start, a->target, 0, a->weight},
-                          .sequences = {0, a->start, a->shared},
+                          .sequences = {.start = a->start, .shared = a->shared},
                           .length = a->length,
                           .type = a->type,
                           .row_loss = a->row_loss};

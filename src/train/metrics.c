@@ -133,9 +133,9 @@ ml_status metrics_step(run *r, const step_result *step)
     fprintf(to,
             ", \"save_s\": %.9g, \"allreduce_bytes\": %" PRId64
             ", \"allreduce_bytes_passed\": %" PRId64 ", \"piped_bytes\": %" PRId64
-            ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
+            ", \"gathered_bytes\": %" PRId64 ", \"peak_bytes\": %" PRId64 ", \"time\": %.6f}\n",
             r->save_wait, step->reduction.payload_bytes, step->reduction.passed_bytes,
-            step->piped_bytes, ml_memory_peak_total(), wall_clock());
+            step->piped_bytes, step->gathered_bytes, ml_memory_peak_total(), wall_clock());
     r->save_wait = 0.0;
     fprintf(r->csv, "%" PRId64 ",%.17g,%.17g,%.17g,%" PRId64 ",%.9g,%.9g,,%.6f\n", r->step,
             step->loss, step->lr, step->grad_norm, step->tokens,

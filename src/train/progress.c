@@ -100,12 +100,14 @@ void progress_table(run *r)
            : c->method.name == ML_METHOD_LORA ? "LoRA"
                                               : ml_method_name(c->method.name),
            ml_dtype_name(c->precision), s->parameters.exact ? ", numerics grid" : "");
-    char stages[32] = "";
+    char stages[32] = "", sharers[32] = "";
+    if (ml_grid_cp(s->grid) > 1) snprintf(sharers, sizeof sharers, " x cp %d", ml_grid_cp(s->grid));
     if (ml_grid_pp(s->grid) > 1) snprintf(stages, sizeof stages, " x pp %d", ml_grid_pp(s->grid));
-    ml_log("  grid         %d ranks = dp %d x tp %d%s on %d node%s (%d a node), %d thread%s a rank",
-           ml_grid_size(s->grid), ml_grid_dp(s->grid), ml_grid_tp(s->grid), stages,
-           ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",
-           ml_grid_ranks_on_node(s->grid), threads, threads > 1 ? "s" : "");
+    ml_log(
+        "  grid         %d ranks = dp %d x tp %d%s%s on %d node%s (%d a node), %d thread%s a rank",
+        ml_grid_size(s->grid), ml_grid_dp(s->grid), ml_grid_tp(s->grid), sharers, stages,
+        ml_grid_nodes(s->grid), ml_grid_nodes(s->grid) > 1 ? "s" : "",
+        ml_grid_ranks_on_node(s->grid), threads, threads > 1 ? "s" : "");
     print_kernels(s);
     ml_log("  parameters   %" PRId64 " in the base, %" PRId64
            " trained (%.3f %%); %.3f MB summed a step",

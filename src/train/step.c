@@ -23,9 +23,12 @@ double busy_seconds(const session *s) { return ml_seconds() - ml_grid_comm_secon
 
 step_clock step_clock_start(const session *s)
 {
-    return (step_clock){ml_seconds(), ml_grid_comm_seconds(s->grid),
-                        ml_model_forward_seconds(s->model), ml_model_backward_seconds(s->model),
-                        ml_grid_piped_bytes(s->grid)};
+    return (step_clock){ml_seconds(),
+                        ml_grid_comm_seconds(s->grid),
+                        ml_model_forward_seconds(s->model),
+                        ml_model_backward_seconds(s->model),
+                        ml_grid_piped_bytes(s->grid),
+                        ml_grid_row_bytes(s->grid)};
 }
 
 void step_clock_stop(const step_clock *clock, const session *s, step_result *out)
@@ -36,6 +39,7 @@ void step_clock_stop(const step_clock *clock, const session *s, step_result *out
     out->phase[ML_PHASE_COMM] = ml_grid_comm_seconds(s->grid) - clock->comm;
     out->seconds = ml_seconds() - clock->started;
     out->piped_bytes = ml_grid_piped_bytes(s->grid) - clock->piped;
+    out->gathered_bytes = ml_grid_row_bytes(s->grid) - clock->gathered;
     for (int p = 0; p < ML_PHASE_OTHER; p++) named += out->phase[p];
     out->phase[ML_PHASE_OTHER] = out->seconds > named ? out->seconds - named : 0.0;
 }
@@ -128,10 +132,10 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
     double loss, since = busy_seconds(s);
     if (ml_run_config_has_figures(c)) return compare_micro_batch(r, at, count, keyed, p);
     ml_status st =
-        ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_session_pack(s, &s->train, at, count, keyed));
+        ml_grid_agree_in(s->grid, ML_GROUP_BATCH, ml_session_pack(s, &s->train, at, count, keyed));
     if (st != ML_OK) return st;
     out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
-    if (s->packer.hits == 0) { /* mlm may choose no token; the stage before waits for a gradient */
+    if (ml_session_skips(s)) { /* the stage before waits for a gradient */
         memset(ml_model_stream(s->model), 0,
                (size_t)(s->packer.batch.tokens * s->spec->width) * sizeof(float));
         return ML_OK;
@@ -192,7 +196,7 @@ static ml_status pack_staged(void *of, int64_t i)
     ml_status st = g->mismatched ? ml_session_pack_mismatched(s, &s->train, first, count)
                                  : ml_session_pack(s, &s->train, first, count, g->keyed);
     g->out->phase[ML_PHASE_DATA] += busy_seconds(s) - since;
-    return ml_grid_agree_in(s->grid, ML_GROUP_TP, st);
+    return ml_grid_agree_in(s->grid, ML_GROUP_BATCH, st);
 }
 
 static ml_status finish_staged(void *of, int64_t i)
@@ -379,6 +383,8 @@ static ml_status end_step(run *r, passes *p, const step_clock *clock, step_resul
     step_clock_stop(clock, s, out);
     waits_find(r, out->phase[ML_PHASE_COMM]);
     if (ml_grid_pp(s->grid) > 1) ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &out->piped_bytes, 1);
+    if (ml_grid_cp(s->grid) > 1)
+        ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &out->gathered_bytes, 1);
     return ML_OK;
 }
 

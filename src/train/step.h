@@ -14,6 +14,8 @@ typedef struct step_result {
                                         once, none that predicts nothing */
     double seconds, phase[ML_PHASES];
     int64_t piped_bytes; /* that the busiest rank sent to neighbouring stages */
+    int64_t
+        gathered_bytes; /* that it sent, of keys and values, to those that share sequences out */
     ml_reduction reduction;
     double compared[PAIR_SUMS]; /* of the batch's pairs, where the objective compares */
     bool stop;                  /* a signal reached some rank */
@@ -26,13 +28,13 @@ typedef struct step_result {
  * of busy_seconds. */
 typedef struct step_clock {
     double started, comm, forward, backward;
-    int64_t piped; /* bytes */
+    int64_t piped, gathered; /* bytes */
 } step_clock;
 
 double busy_seconds(const session *s);
 step_clock step_clock_start(const session *s);
-/* Fills in the seconds and the phases that are not yet there, and this rank's piped_bytes. Local.
- */
+/* Fills in the seconds and the phases that are not yet there, and this rank's piped_bytes and
+ * gathered_bytes. Local. */
 void step_clock_stop(const step_clock *clock, const session *s, step_result *out);
 
 /* A hash of each trainable tensor's gradient on this rank, before the sum over the grid and after:

@@ -144,6 +144,7 @@ static json_t *describe(const run *r, const memory_figures *memory,
     json_object_set_new(o, "ranks", json_integer(ml_grid_size(s->grid)));
     json_object_set_new(o, "dp", json_integer(ml_grid_dp(s->grid)));
     json_object_set_new(o, "tp", json_integer(ml_grid_tp(s->grid)));
+    json_object_set_new(o, "cp", json_integer(ml_grid_cp(s->grid)));
     json_object_set_new(o, "pp", json_integer(ml_grid_pp(s->grid)));
     json_object_set_new(o, "params_total",
                         json_integer(ml_model_parameters_total(ml_base_spec(s->base))));

@@ -68,10 +68,10 @@ static ml_status make_lines(const run *r, ml_text *out)
         describe_part(item, part, sizeof part);
         ML_TRY(ml_text_printf(
             out,
-            "{\"step\": %" PRId64 ", \"rank\": %d, \"grid\": \"dp %d, tp %d, pp %d\", "
+            "{\"step\": %" PRId64 ", \"rank\": %d, \"grid\": \"dp %d, tp %d, cp %d, pp %d\", "
             "\"tensor\": \"%s\", \"part\": \"%s\", \"before\": \"%s\", \"after\": ",
-            r->step + 1, ml_grid_rank(grid), ml_grid_dp(grid), ml_grid_tp(grid), ml_grid_pp(grid),
-            item->name, part, r->trace.before[i].hex));
+            r->step + 1, ml_grid_rank(grid), ml_grid_dp(grid), ml_grid_tp(grid), ml_grid_cp(grid),
+            ml_grid_pp(grid), item->name, part, r->trace.before[i].hex));
         ML_TRY(p->dp > 1 ? ml_text_printf(out, "null}\n")
                          : ml_text_printf(out, "\"%s\"}\n", r->trace.after[i].hex));
     }

@@ -57,14 +57,14 @@ def test_search(folder):
     result = plan(path, "--search", "--nodes", 10, "--ranks-per-node", 4, "--memory-per-node", "200G", "--machine", f"{MACHINES}/cluster-2x32.yaml")
     steps = [grid["step_s"] for grid in result["grids"]]
     assert steps and steps == sorted(steps) and all(g["node_bytes"] <= 200e9 for g in result["grids"])
-    assert all(g["dp"] * g["tp"] * g["pp"] == 40 for g in result["grids"] + result["rejected"]) and "one_stage" not in result
+    assert all(g["dp"] * g["tp"] * g["cp"] * g["pp"] == 40 for g in result["grids"] + result["rejected"]) and "one_stage" not in result
     assert {g["pp"] for g in result["grids"]} >= {2, 4, 5} and all((g["bubble_s"] > 0) == (g["pp"] > 1) for g in result["grids"])
     reasons = [grid["why"] for grid in result["rejected"]]
     assert any("heads" in why for why in reasons) and any("GB more than there is" in why for why in reasons), reasons
     table = call("plan", path, "--search", "--nodes", 2, "--machine", f"{MACHINES}/cluster-2x32.yaml")
     assert table.returncode == 0 and "these do not fit" in table.stdout, table
     rows = [line.split() for line in table.stdout.splitlines() if line[:6].strip().isdigit() and "more, of" not in line]
-    assert len({tuple(row[:3]) for row in rows}) == len(rows) and ["1", "1", "8"] in [row[:3] for row in rows], table.stdout
+    assert len({tuple(row[:4]) for row in rows}) == len(rows) and ["1", "1", "1", "8"] in [row[:4] for row in rows], table.stdout
 
 
 def test_search_of_stages(folder):

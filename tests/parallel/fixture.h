@@ -220,7 +220,7 @@ static inline ml_batch fixture_batch(bool virtual_tokens, bool every)
                                                    key[FIXTURE_SEQUENCES] = {4, 7, 2};
     ml_batch batch = {.tokens = FIXTURE_TOKENS,
                       .token = token,
-                      .sequences = {FIXTURE_SEQUENCES, start, NULL},
+                      .sequences = {.count = FIXTURE_SEQUENCES, .start = start},
                       .row = row,
                       .targets = {target_start, target, 0},
                       .key_sequence = key};

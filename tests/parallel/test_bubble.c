@@ -124,7 +124,8 @@ static void stages_wait_as_long_as_the_formula_says(void **state)
 {
     ml_grid *grid;
     (void)state;
-    assert_int_equal(ml_grid_create_stages(&grid, 1, ml_grid_world_size()), ML_OK);
+    assert_int_equal(ml_grid_create_shape(&grid, (ml_grid_shape){1, 1, ml_grid_world_size()}),
+                     ML_OK);
     check(grid, 3);
     check(grid, 8);
     ml_grid_destroy(grid);

@@ -193,7 +193,7 @@ static double loss_behind(fixture *f, const int32_t begin[3])
     const int64_t start[] = {0, FIRST, TOKENS};
     ml_batch batch = {.tokens = TOKENS,
                       .token = token,
-                      .sequences = {2, start, NULL},
+                      .sequences = {.count = 2, .start = start},
                       .row = row,
                       .targets = {target_start, target, 0}};
     double loss;

@@ -53,7 +53,7 @@ static void stages_are_busy(void **state)
     ml_grid *grid;
     int64_t first, end, most[2];
     (void)state;
-    assert_int_equal(ml_grid_create_stages(&grid, 1, pp), ML_OK);
+    assert_int_equal(ml_grid_create_shape(&grid, (ml_grid_shape){1, 1, pp}), ML_OK);
     fixture_create(&whole, &options, NULL, 1, 0);
     options.in_flight = 1;
     fixture_create(&part, &options, grid, 1, 0);

@@ -104,8 +104,11 @@ static void prefill(world *w, ml_cache *cache, int64_t slot, const int32_t *toke
                     float *logits)
 {
     const int64_t start[2] = {0, n}, last = n - 1;
-    const ml_batch batch = {
-        .tokens = n, .token = token, .sequences = {1, start, NULL}, .rows = 1, .row = &last};
+    const ml_batch batch = {.tokens = n,
+                            .token = token,
+                            .sequences = {.count = 1, .start = start},
+                            .rows = 1,
+                            .row = &last};
     ml_model_prefill(w->model, cache, &slot, &batch, logits);
 }
 

@@ -37,13 +37,14 @@ enum { CAPPED = 1, BIASED = 5 };
 static const int64_t windows[] = {0, 1, 2, 17, 63, 64, 65, 130, 200, T_MOST};
 /* Packed sequences of one token, less than a block, exactly a block, several blocks. */
 static const int64_t starts[] = {0, 1, 8, 58, 122, 187, 387};
-static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL},
-                          one_long = {1, (const int64_t[]){0, 333}, NULL};
+static const ml_sequences packed = {.count = COUNT(starts) - 1, .start = starts},
+                          one_long = {.count = 1, .start = (const int64_t[]){0, 333}};
 /* Two trees; in the first, branches within a block, at a border of blocks, from a branch, and at
  * the very end of a path. */
 static const int64_t tree_starts[] = {0, 100, 150, 151, 220, 230, 300, 333, 350},
                      tree_shared[] = {0, 70, 95, 64, 133, 3, 0, 33};
-static const ml_sequences trees = {COUNT(tree_shared), tree_starts, tree_shared};
+static const ml_sequences trees = {
+    .count = COUNT(tree_shared), .start = tree_starts, .shared = tree_shared};
 
 typedef struct tensors {
     int64_t T, ldq, ldkv, room;
@@ -263,7 +264,7 @@ static void trees_are_sequences_written_out(int64_t window)
             own[start[i] + p] = p >= tree_shared[i];
         }
     }
-    const ml_sequences whole = {SEQUENCES, start, NULL};
+    const ml_sequences whole = {.count = SEQUENCES, .start = start};
     int64_t W = start[SEQUENCES];
     assert_true(W <= ROOM);
     tensors t = tensors_of(&s, T), w = tensors_of(&s, T), sum = tensors_of(&s, T);
@@ -306,6 +307,94 @@ static void test_trees_are_sequences_written_out(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(windows); i++) trees_are_sequences_written_out(windows[i]);
+}
+
+/* ---- sequences that ranks share out ---- */
+
+enum { SHARERS = 3, PIECES_MOST = 2 * SHARERS * COUNT(tree_shared) };
+
+/* The pieces of all, and which of them one rank has queries of. */
+typedef struct cut_pieces {
+    ml_sequences sequences;
+    int64_t start[PIECES_MOST + 1], shared[PIECES_MOST], query[PIECES_MOST];
+} cut_pieces;
+
+static void cut_for(const ml_sequences *all, int rank, cut_pieces *c)
+{
+    int64_t n = 0, queries = 0;
+    for (int64_t i = 0; i < all->count; i++) {
+        int64_t length = all->start[i + 1] - all->start[i];
+        for (int64_t chunk = 0; chunk < 2 * SHARERS; chunk++) {
+            int64_t count = ml_part_count(length, 2 * SHARERS, chunk),
+                    at = ml_part_start(length, 2 * SHARERS, chunk);
+            if (count == 0) continue;
+            bool own = ml_min(chunk, 2 * SHARERS - 1 - chunk) == rank;
+            c->start[n] = all->start[i] + at;
+            c->shared[n] = ml_sequences_shared(all, i) + at;
+            c->query[n++] = own ? queries : -1;
+            if (own) queries += count;
+        }
+    }
+    c->start[n] = all->start[all->count];
+    c->sequences = (ml_sequences){n, c->start, c->shared, c->query, queries};
+}
+
+/* Rows of queries [T, ld] from their places in all to those of the pieces, or back. */
+static void move_queries(const cut_pieces *c, bool back, int64_t ld, float *all, float *own)
+{
+    for (int64_t i = 0; i < c->sequences.count; i++) {
+        if (c->query[i] < 0) continue;
+        float *there = all + c->start[i] * ld, *here = own + c->query[i] * ld;
+        memcpy(back ? there : here, back ? here : there,
+               (size_t)((c->start[i + 1] - c->start[i]) * ld) * sizeof(float));
+    }
+}
+
+/* Every rank has its queries and all keys: together they give the outputs of one rank, and the sum
+ * of the gradients of keys and values is its. */
+static void shares_are_the_whole(const ml_kernels *k, const ml_attention_shape *s,
+                                 const ml_sequences *all)
+{
+    tensors whole = tensors_of(s, all->start[all->count]), own = tensors_of(s, whole.T),
+            sum = tensors_of(s, whole.T);
+    int64_t keys = whole.T * whole.ldkv;
+    run(ml_kernels_reference(), s, all, &whole);
+    memset(sum.dk, 0, (size_t)sum.room * sizeof(float));
+    memset(sum.dv, 0, (size_t)sum.room * sizeof(float));
+    for (int rank = 0; rank < SHARERS; rank++) {
+        cut_pieces c;
+        cut_for(all, rank, &c);
+        move_queries(&c, false, whole.ldq, whole.q, own.q);
+        move_queries(&c, false, whole.ldq, whole.d_o, own.d_o);
+        run(k, s, &c.sequences, &own);
+        move_queries(&c, true, whole.ldq, sum.o, own.o);
+        move_queries(&c, true, whole.ldq, sum.dq, own.dq);
+        for (int64_t i = 0; i < keys; i++) {
+            if (i % whole.ldkv >= whole.ldkv - GAP) continue;
+            sum.dk[i] += own.dk[i];
+            sum.dv[i] += own.dv[i];
+        }
+    }
+    for (int64_t t = 0; t < whole.T; t++) {
+        near("o of shares", k, s, whole.ldq - GAP, sum.o + t * whole.ldq, whole.o + t * whole.ldq);
+        near("dq of shares", k, s, whole.ldq - GAP, sum.dq + t * whole.ldq,
+             whole.dq + t * whole.ldq);
+        near("dk of shares", k, s, whole.ldkv - GAP, sum.dk + t * whole.ldkv,
+             whole.dk + t * whole.ldkv);
+        near("dv of shares", k, s, whole.ldkv - GAP, sum.dv + t * whole.ldkv,
+             whole.dv + t * whole.ldkv);
+    }
+    release(&whole);
+    release(&own);
+    release(&sum);
+}
+
+static void test_shares_of_the_reference(void **state)
+{
+    (void)state;
+    ml_attention_shape s = shapes[BIASED];
+    s.window = 64;
+    shares_are_the_whole(ml_kernels_reference(), &s, &trees);
 }
 
 /* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way
@@ -369,6 +458,7 @@ static void every_shape(const char *vector_path)
             same_as_reference(k, &s, &one_long);
             same_as_reference(k, &s, &trees);
             decode_is_the_last_row(k, &s);
+            if (w % 4 == 0) shares_are_the_whole(k, &s, w > 0 ? &trees : &one_long);
         }
         wide_window_is_none(k, &s, &packed, 200);
         wide_window_is_none(k, &s, &one_long, one_long.start[1]);
@@ -427,6 +517,7 @@ int main(void)
                                        cmocka_unit_test(test_reference_is_the_definition),
                                        cmocka_unit_test(test_both_ways_have_no_trees),
                                        cmocka_unit_test(test_pairs),
+                                       cmocka_unit_test(test_shares_of_the_reference),
                                        cmocka_unit_test(test_trees_are_sequences_written_out)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -267,7 +267,8 @@ static float key_bias[HEADS * BIAS_STRIDE];
 static ml_attention_shape attention_shape = {
     .heads = HEADS, .kv_heads = KV, .head_dim = HEAD_DIM, .scale = 0.4f};
 static const int64_t starts[] = {0, 2, 4, T}, shared[] = {0, 1, 0};
-static const ml_sequences trees = {3, starts, shared}, apart = {3, starts, NULL};
+static const ml_sequences trees = {.count = 3, .start = starts, .shared = shared},
+                          apart = {.count = 3, .start = starts};
 
 static const ml_sequences *attention_sequences(void)
 {

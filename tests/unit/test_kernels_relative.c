@@ -19,8 +19,8 @@ enum { HEADS = 3, H = 10, LD = HEADS * H + 3, T_MOST = 330, MOST = 299, ROWS = 2
 
 static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
 static const int64_t starts[] = {0, 1, 8, 72, 330}, few_starts[] = {0, 1, 6};
-static const ml_sequences packed = {COUNT(starts) - 1, starts, NULL},
-                          few = {COUNT(few_starts) - 1, few_starts, NULL};
+static const ml_sequences packed = {.count = COUNT(starts) - 1, .start = starts},
+                          few = {.count = COUNT(few_starts) - 1, .start = few_starts};
 
 typedef enum kind { EACH, RUNS, JUMPS, KINDS } kind;
 

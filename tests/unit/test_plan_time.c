@@ -163,7 +163,7 @@ static void a_search_sorts_and_says_why(void **state)
         const ml_plan_candidate *c = &list.items[i];
         fits += c->fits;
         stages += c->pp > 1;
-        assert_int_equal(c->dp * c->tp * c->pp, 40);
+        assert_int_equal(c->dp * c->tp * c->cp * c->pp, 40);
         assert_true(c->pp > 1 && c->step_s > 0.0 ? c->bubble_s > 0.0 && c->bubble_s < c->step_s
                                                  : c->bubble_s == 0.0);
         if (c->fits)
@@ -197,6 +197,7 @@ static void a_candidate_is_what_plan_says(void **state)
         ml_plan plan;
         if (!c->fits || (c->pp != 1 && c->pp != 4)) continue;
         own.parallel.tp = c->tp;
+        own.parallel.cp = c->cp;
         own.parallel.pp = c->pp;
         own.batch.micro = c->micro;
         own.memory.activations = (ml_keep_activations)(ML_KEEP_FULL + (int)c->activations);

@@ -106,7 +106,7 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
     if (o->relative) ML_TRY(prepare_relative(a, o));
     ML_NEW(a->start, count + 1, ML_MEM_OTHER, "sequences");
     for (int64_t i = 0; i <= count; i++) a->start[i] = ml_min(i * o->length, o->tokens);
-    a->sequences = (ml_sequences){count, a->start, NULL};
+    a->sequences = (ml_sequences){.count = count, .start = a->start};
     st = ml_attention_check(&a->shape, &a->sequences);
 done:
     return st;

@@ -98,7 +98,7 @@ static void run_attention(const lab *l, const probe *p)
     const ml_attention_shape shape = {
         .heads = HEADS, .kv_heads = HEADS, .head_dim = HEAD_DIM, .scale = 0.125F};
     for (int64_t i = 0; i <= count; i++) start[i] = i * p->m;
-    const ml_sequences s = {count, start, NULL};
+    const ml_sequences s = {.count = count, .start = start};
     if (p->kind == ML_COST_ATTENTION_FORWARD)
         k->attention_forward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
                              l->lse);

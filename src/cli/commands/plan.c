@@ -56,11 +56,11 @@ static json_t *method_json(const ml_plan_method *m)
 
 static ml_status print_json(const ml_plan *p)
 {
-    json_t *o =
-        json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks, "nodes",
-                  p->nodes, "dp", p->dp, "tp", p->tp, "pp", p->pp, "micro_batch_tokens",
-                  (json_int_t)p->tokens, "runtime_floor_bytes", (json_int_t)p->runtime_floor_bytes,
-                  "methods", method_json(&p->method[0]), method_json(&p->method[1]));
+    json_t *o = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:[o, o]}", "ranks", p->ranks,
+                          "nodes", p->nodes, "dp", p->dp, "tp", p->tp, "cp", p->cp, "pp", p->pp,
+                          "micro_batch_tokens", (json_int_t)p->tokens, "runtime_floor_bytes",
+                          (json_int_t)p->runtime_floor_bytes, "methods", method_json(&p->method[0]),
+                          method_json(&p->method[1]));
     if (o) json_object_set_new(o, "numerics", json_string(ml_numerics_name(p->numerics)));
     if (o && p->threads > 0) json_object_set_new(o, "threads", json_integer(p->threads));
     return plan_print_object(o);
@@ -114,11 +114,12 @@ static void print_time(const ml_plan *p)
 static void print_table(const ml_plan *p)
 {
     const ml_plan_method *a = &p->method[0], *b = &p->method[1];
-    char stages[32] = "";
+    char sharers[32] = "", stages[32] = "";
+    if (p->cp > 1) snprintf(sharers, sizeof sharers, " x cp %d", p->cp);
     if (p->pp > 1) snprintf(stages, sizeof stages, " x pp %d", p->pp);
-    printf("%d ranks = dp %d x tp %d%s on %d node%s; micro-batches of up to %" PRId64
+    printf("%d ranks = dp %d x tp %d%s%s on %d node%s; micro-batches of up to %" PRId64
            " tokens; numerics %s\n",
-           p->ranks, p->dp, p->tp, stages, p->nodes, p->nodes > 1 ? "s" : "", p->tokens,
+           p->ranks, p->dp, p->tp, sharers, stages, p->nodes, p->nodes > 1 ? "s" : "", p->tokens,
            ml_numerics_name(p->numerics));
     printf("%-34s%16s%16s\n", "", a->name, b->name);
     printf("%-34s%16.1f%16.1f\n", "parameters, millions", 1e-6 * (double)a->params_total,

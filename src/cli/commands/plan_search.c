@@ -24,11 +24,11 @@ ml_status plan_print_object(json_t *o)
 static json_t *candidate_json(const ml_plan_candidate *c, int threads)
 {
     json_t *o =
-        json_pack("{s:i, s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f, s:f}", "tp", c->tp, "dp",
-                  c->dp, "pp", c->pp, "threads", threads, "micro", (json_int_t)c->micro,
-                  "activations", ml_activation_mode_name(c->activations), "fits", (int)c->fits,
-                  "node_bytes", (json_int_t)c->node_bytes, "step_s", c->step_s, "bubble_s",
-                  c->bubble_s, "tokens_per_s", c->tokens_per_s);
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:s, s:b, s:I, s:f, s:f, s:f}", "tp", c->tp, "dp",
+                  c->dp, "cp", c->cp, "pp", c->pp, "threads", threads, "micro",
+                  (json_int_t)c->micro, "activations", ml_activation_mode_name(c->activations),
+                  "fits", (int)c->fits, "node_bytes", (json_int_t)c->node_bytes, "step_s",
+                  c->step_s, "bubble_s", c->bubble_s, "tokens_per_s", c->tokens_per_s);
     if (!c->fits) json_object_set_new(o, "why", json_string(c->why));
     return o;
 }
@@ -55,7 +55,7 @@ static bool stands_for_grid(const ml_plan_list *list, int64_t i)
     const ml_plan_candidate *own = &list->items[i];
     for (int64_t k = 0; k < list->count; k++) {
         const ml_plan_candidate *c = &list->items[k];
-        if (k == i || c->tp != own->tp || c->pp != own->pp) continue;
+        if (k == i || c->tp != own->tp || c->cp != own->cp || c->pp != own->pp) continue;
         if (c->fits && (!own->fits || k < i)) return false;
         if (!own->fits &&
             (c->node_bytes < own->node_bytes || (c->node_bytes == own->node_bytes && k < i)))
@@ -66,7 +66,7 @@ static bool stands_for_grid(const ml_plan_list *list, int64_t i)
 
 static void print_candidate(const ml_plan_candidate *c)
 {
-    printf("%6d%6d%6d%7" PRId64 "  %-12s", c->dp, c->tp, c->pp, c->micro,
+    printf("%6d%6d%6d%6d%7" PRId64 "  %-12s", c->dp, c->tp, c->cp, c->pp, c->micro,
            ml_activation_mode_name(c->activations));
     if (c->fits)
         printf("%14.2f%12.4f%7.0f%%%12.1f\n", 1e-9 * (double)c->node_bytes, c->step_s,
@@ -84,8 +84,8 @@ static void print_table(const ml_plan_list *list, const ml_plan_module *module, 
            module->ranks_per_node, module->ranks_per_node > 1 ? "s" : "",
            ml_max(1, module->machine->cores / module->ranks_per_node),
            1e-9 * (double)module->memory_per_node);
-    printf("%6s%6s%6s%7s  %-12s%14s%12s%8s%12s\n", "dp", "tp", "pp", "micro", "activations",
-           "GB a node", "s a step", "bubble", "tokens/s");
+    printf("%6s%6s%6s%6s%7s  %-12s%14s%12s%8s%12s\n", "dp", "tp", "cp", "pp", "micro",
+           "activations", "GB a node", "s a step", "bubble", "tokens/s");
     for (int64_t i = 0; i < list->count; i++) {
         const ml_plan_candidate *c = &list->items[i];
         if (!stands_for_grid(list, i)) {

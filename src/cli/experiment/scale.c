@@ -23,9 +23,13 @@ typedef struct words {
 
 static const option options[] = {
     {"--ranks", OPTION_TEXT, offsetof(words, ranks), "LIST",
-     "numbers of ranks as 1,2,4, with the configuration's parallel.tp and parallel.pp", NULL},
+     "numbers of ranks as 1,2,4, with the configuration's parallel.tp, parallel.pp and parallel.cp",
+     NULL},
     {"--grid", OPTION_TEXT, offsetof(words, grid), "LIST",
-     "dp x tp of each grid instead, as 4x1,2x2, or dp x tp x pp, as 1x1x2", NULL},
+     "dp x tp of each grid instead, as 4x1,2x2, or dp x tp x pp, as 1x1x2, or dp x tp x pp x cp, "
+     "as "
+     "1x1x1x2",
+     NULL},
     {"--strong", OPTION_FLAG, offsetof(words, strong), NULL,
      "the same batch on every grid, as without an option", NULL},
     {"--weak", OPTION_FLAG, offsetof(words, weak), NULL, "batch.sequences grows with dp", NULL},
@@ -63,9 +67,12 @@ typedef struct plan {
     int64_t count, first_dp;
 } plan;
 
-static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t tp, int64_t pp)
+/* Of a grid, by place. */
+enum { DP, TP, PP, CP, GRID };
+
+static ml_status add_experiment(plan *p, const char *method, const int64_t grid[GRID])
 {
-    int64_t ranks = dp * tp * pp;
+    int64_t dp = grid[DP], ranks = dp * grid[TP] * grid[PP] * grid[CP];
     if (p->count == SCALE_EXPERIMENTS)
         return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
     if (p->first_dp == 0) p->first_dp = dp;
@@ -75,22 +82,23 @@ static ml_status add_experiment(plan *p, const char *method, int64_t dp, int64_t
     *e = (scale_experiment){.method = method,
                             .ranks = ranks,
                             .dp = dp,
-                            .tp = tp,
-                            .pp = pp,
+                            .tp = grid[TP],
+                            .pp = grid[PP],
+                            .cp = grid[CP],
                             .threads = launch_threads(p->words->threads, ranks),
                             .sequences = sequences,
                             .status = "ok"};
     return ML_OK;
 }
 
-/* "4x1" or "2x1x2" at *at, which goes on behind it. */
-static bool read_grid(const char **at, int64_t grid[3])
+/* "4x1", "2x1x2" or "1x1x1x2" at *at, which goes on behind it. */
+static bool read_grid(const char **at, int64_t grid[GRID])
 {
     int read = 0;
-    grid[2] = 1;
+    grid[PP] = grid[CP] = 1;
     for (bool more = true; more; read++) {
         char *end;
-        if (read == 3) return false;
+        if (read == GRID) return false;
         grid[read] = strtoll(*at, &end, 10);
         if (end == *at || grid[read] < 1 || grid[read] > SCALE_RANKS) return false;
         more = *end == 'x';
@@ -99,41 +107,54 @@ static bool read_grid(const char **at, int64_t grid[3])
     return read >= 2;
 }
 
-/* A number of ranks, with the configuration's tp and pp; *divides: it can be divided by these. */
-static bool read_ranks(const char **at, const ml_run_config *c, int64_t grid[3], bool *divides)
+/* A number of ranks, with the configuration's tp, pp and cp; *divides: it can be divided by these.
+ */
+static bool read_ranks(const char **at, const ml_run_config *c, int64_t grid[GRID], bool *divides)
 {
     char *end;
-    int64_t ranks = strtoll(*at, &end, 10), parts = c->parallel.tp * c->parallel.pp;
+    int64_t ranks = strtoll(*at, &end, 10),
+            parts = c->parallel.tp * c->parallel.pp * c->parallel.cp;
     if (end == *at || ranks < 1 || ranks > SCALE_RANKS) return false;
     *at = end;
     *divides = ranks % parts == 0;
-    grid[0] = ranks / parts;
-    grid[1] = c->parallel.tp;
-    grid[2] = c->parallel.pp;
+    grid[DP] = ranks / parts;
+    grid[TP] = c->parallel.tp;
+    grid[PP] = c->parallel.pp;
+    grid[CP] = c->parallel.cp;
     return true;
 }
 
-/* "1,2,4" with the configuration's tp and pp, or "4x1,2x2,1x1x2". */
+/* Whether a job can have so many ranks. */
+static bool is_countable(const int64_t grid[GRID])
+{
+    double ranks = 1.0;
+    for (int i = 0; i < GRID; i++) ranks *= (double)grid[i];
+    return ranks <= SCALE_RANKS;
+}
+
+/* "1,2,4" with the configuration's tp, pp and cp, or "4x1,2x2,1x1x2". */
 static ml_status add_grids(plan *p, const char *method)
 {
     bool grids = p->words->grid != NULL;
     const char *text = grids ? p->words->grid : p->words->ranks,
                *option = grids ? "--grid" : "--ranks";
     for (const char *at = text; *at;) {
-        int64_t grid[3];
+        int64_t grid[GRID];
         bool divides = true;
         bool good = grids ? read_grid(&at, grid) : read_ranks(&at, p->config, grid, &divides);
-        if (!good || (*at && *at != ',') || (*at && !at[1]) ||
-            grid[0] * grid[1] > SCALE_RANKS / grid[2])
+        if (!good || (*at && *at != ',') || (*at && !at[1]) || !is_countable(grid))
             return ml_fail(ML_USAGE, "%s: \"%s\", expected %s", option, text,
-                           grids ? "dp x tp of each grid, as 4x1,2x2,1x4, or dp x tp x pp, as 2x1x2"
-                                 : "numbers of ranks, as 1,2,4");
+                           grids
+                               ? "dp x tp of each grid, as 4x1,2x2,1x4, dp x tp x pp, as 2x1x2, or "
+                                 "dp x tp x pp x cp, as 1x1x1x2"
+                               : "numbers of ranks, as 1,2,4");
         if (!divides)
-            return ml_fail(ML_USAGE,
-                           "--ranks: \"%s\", expected multiples of parallel.tp %" PRId64
-                           " x parallel.pp %" PRId64 "; name the grids with --grid",
-                           text, p->config->parallel.tp, p->config->parallel.pp);
-        ml_status st = add_experiment(p, method, grid[0], grid[1], grid[2]);
+            return ml_fail(
+                ML_USAGE,
+                "--ranks: \"%s\", expected multiples of parallel.tp %" PRId64
+                " x parallel.pp %" PRId64 " x parallel.cp %" PRId64 "; name the grids with --grid",
+                text, p->config->parallel.tp, p->config->parallel.pp, p->config->parallel.cp);
+        ml_status st = add_experiment(p, method, grid);
         if (st != ML_OK) return st;
         at += *at == ',';
     }

@@ -27,7 +27,7 @@ typedef struct scale_plan {
 
 typedef struct scale_experiment {
     const char *method;
-    int64_t ranks, dp, tp, pp, threads, sequences;
+    int64_t ranks, dp, tp, pp, cp, threads, sequences;
     scale_plan planned;
     int64_t done;                                   /* repetitions that ended well */
     bool used[SCALE_REPETITIONS];                   /* which they are */
@@ -48,7 +48,7 @@ typedef struct scale_options {
     int64_t nodes;             /* that plan lays the ranks on */
 } scale_options;
 
-/* "dp 2 x tp 1", and its pp where there are stages. */
+/* "dp 2 x tp 1", and its pp and cp where there are stages, or sharers of sequences. */
 enum { SCALE_GRID = 80 };
 const char *scale_grid_name(const scale_experiment *e, char text[SCALE_GRID]);
 

@@ -10,6 +10,7 @@ ml_status scale_predict(const scale_options *o, scale_experiment *e)
     e->planned = (scale_plan){NAN, NAN};
     if (!ml_method_find(e->method, &c.method.name)) return ML_OK;
     c.parallel.tp = e->tp;
+    c.parallel.cp = e->cp;
     c.parallel.pp = e->pp;
     c.batch.sequences = e->sequences;
     c.data.valid = NULL;

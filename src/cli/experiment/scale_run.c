@@ -48,6 +48,7 @@ static void make_command(const scale_options *o, const scale_experiment *e, cons
     launch_add_set(c, "train.steps=%" PRId64, o->steps + 1);
     launch_add_method(c, e->method);
     launch_add_set(c, "parallel.tp=%" PRId64, e->tp);
+    launch_add_set(c, "parallel.cp=%" PRId64, e->cp);
     launch_add_set(c, "parallel.pp=%" PRId64, e->pp);
     launch_add_set(c, "batch.sequences=%" PRId64, e->sequences);
 }
@@ -99,8 +100,11 @@ ml_status scale_run(const scale_options *o, scale_experiment *e, int64_t repetit
     ml_status st = ML_OK;
     launch c = {0};
     int code;
-    char run_dir[SCALE_PATH], log[SCALE_PATH + 8], stages[24] = "";
-    if (e->pp > 1) snprintf(stages, sizeof stages, "x%" PRId64, e->pp);
+    char run_dir[SCALE_PATH], log[SCALE_PATH + 8], stages[48] = "";
+    if (e->cp > 1)
+        snprintf(stages, sizeof stages, "x%" PRId64 "x%" PRId64, e->pp, e->cp);
+    else if (e->pp > 1)
+        snprintf(stages, sizeof stages, "x%" PRId64, e->pp);
     snprintf(run_dir, sizeof run_dir, "%s/runs/%s-%" PRId64 "x%" PRId64 "%s-%" PRId64, o->out,
              e->method, e->dp, e->tp, stages, repetition + 1);
     snprintf(log, sizeof log, "%s.log", run_dir);

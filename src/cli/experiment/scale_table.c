@@ -57,9 +57,9 @@ static ml_status add_row(ml_text *text, const scale_options *o, const scale_expe
     ml_status st = ML_OK;
     ML_TRY(ml_text_printf(text,
                           "%s,%s,%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
-                          ",%" PRId64 ",%" PRId64,
+                          ",%" PRId64 ",%" PRId64 ",%" PRId64,
                           o->weak ? "weak" : "strong", e->method, e->ranks, e->dp, e->tp, e->pp,
-                          e->threads, e->sequences, e->done));
+                          e->cp, e->threads, e->sequences, e->done));
     ML_TRY(table_add_number(text, scale_efficiency(all, count, e)));
     ML_TRY(table_add_number(text, expected_bytes(e)));
     ML_TRY(table_add_number(text, e->planned.piped_bytes));
@@ -76,7 +76,7 @@ static ml_status make_csv(const scale_options *o, const scale_experiment *all, i
                           ml_text *text)
 {
     ml_status st = ML_OK;
-    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,pp,threads,sequences,repetitions,"
+    ML_TRY(ml_text_printf(text, "scaling,method,ranks,dp,tp,pp,cp,threads,sequences,repetitions,"
                                 "efficiency,allreduce_bytes_expected,planned_piped_bytes,"
                                 "planned_step_s"));
     ML_TRY(table_add_heads(text, scale_columns, SCALE_COLUMNS));
@@ -90,17 +90,13 @@ static ml_status put_columns(hid_t file, const scale_options *o, const scale_exp
                              int64_t count, double *work)
 {
     ml_status st = ML_OK;
-    const char *const grid[] = {"ranks", "dp", "tp", "pp", "threads", "sequences", "full"};
-    for (int k = 0; k < 7; k++) {
+    const char *const grid[] = {"ranks", "dp", "tp", "pp", "cp", "threads", "sequences", "full"};
+    for (size_t k = 0; k < sizeof grid / sizeof *grid; k++) {
         for (int64_t i = 0; i < count; i++) {
             const scale_experiment *e = &all[i];
-            const int64_t number[] = {e->ranks,
-                                      e->dp,
-                                      e->tp,
-                                      e->pp,
-                                      e->threads,
-                                      e->sequences,
-                                      !strcmp(e->method, "full")};
+            const int64_t number[] = {
+                e->ranks, e->dp,      e->tp,        e->pp,
+                e->cp,    e->threads, e->sequences, !strcmp(e->method, "full")};
             work[i] = (double)number[k];
         }
         ML_TRY(table_put_column(file, grid[k], count, 0, work));
@@ -176,7 +172,8 @@ static void print_comparison(const scale_experiment *all, int64_t count)
     char grid[SCALE_GRID];
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i], *first = all;
-        while (first < e && (first->dp != e->dp || first->tp != e->tp || first->pp != e->pp))
+        while (first < e && (first->dp != e->dp || first->tp != e->tp || first->pp != e->pp ||
+                             first->cp != e->cp))
             first++;
         if (first == e || first->done == 0 || e->done == 0) continue;
         double ratio = clear_ratio(e, first);
@@ -209,7 +206,9 @@ static void print_planned(const scale_experiment *all, int64_t count)
 const char *scale_grid_name(const scale_experiment *e, char text[SCALE_GRID])
 {
     int used = snprintf(text, SCALE_GRID, "dp %" PRId64 " x tp %" PRId64, e->dp, e->tp);
-    if (e->pp > 1) snprintf(text + used, (size_t)(SCALE_GRID - used), " x pp %" PRId64, e->pp);
+    if (e->pp > 1)
+        used += snprintf(text + used, (size_t)(SCALE_GRID - used), " x pp %" PRId64, e->pp);
+    if (e->cp > 1) snprintf(text + used, (size_t)(SCALE_GRID - used), " x cp %" PRId64, e->cp);
     return text;
 }
 
@@ -218,8 +217,8 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
     printf("%s scaling of %s: %" PRId64 " steps, %" PRId64
            " repetitions; medians (least to most)\n",
            o->weak ? "weak" : "strong", o->config_path, o->steps, o->repetitions);
-    printf("%-6s %5s %9s %4s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method",
-           "ranks", "dp x tp", "pp", "threads", "sequences", "tokens/s", "eff.", "forward",
+    printf("%-6s %5s %9s %4s %4s %7s %9s %24s %6s %8s %8s %7s %7s %11s %11s %9s %9s\n", "method",
+           "ranks", "dp x tp", "pp", "cp", "threads", "sequences", "tokens/s", "eff.", "forward",
            "backward", "comm", "other", "sum, bytes", "formula", "MiB/rank", "planned");
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
@@ -227,8 +226,8 @@ void scale_print(const scale_options *o, const scale_experiment *all, int64_t co
         char grid[32], spread[48];
         snprintf(grid, sizeof grid, "%" PRId64 " x %" PRId64, e->dp, e->tp);
         snprintf(spread, sizeof spread, "%.1f (%.1f to %.1f)", rate.median, rate.least, rate.most);
-        printf("%-6s %5" PRId64 " %9s %4" PRId64 " %7" PRId64 " %9" PRId64 " ", e->method, e->ranks,
-               grid, e->pp, e->threads, e->sequences);
+        printf("%-6s %5" PRId64 " %9s %4" PRId64 " %4" PRId64 " %7" PRId64 " %9" PRId64 " ",
+               e->method, e->ranks, grid, e->pp, e->cp, e->threads, e->sequences);
         if (e->done == 0) {
             printf("%s\n", e->status);
             continue;
@@ -257,15 +256,15 @@ ml_status scale_print_json(const scale_options *o, const scale_experiment *all, 
     json_t *list = json_array();
     for (int64_t i = 0; i < count; i++) {
         const scale_experiment *e = &all[i];
-        json_t *item = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "method",
-                                 e->method, "ranks", (json_int_t)e->ranks, "dp", (json_int_t)e->dp,
-                                 "tp", (json_int_t)e->tp, "pp", (json_int_t)e->pp, "threads",
-                                 (json_int_t)e->threads, "sequences", (json_int_t)e->sequences,
-                                 "repetitions", (json_int_t)e->done, "status", e->status,
-                                 "efficiency", table_json_number(scale_efficiency(all, count, e)),
-                                 "allreduce_bytes_expected", table_json_number(expected_bytes(e)),
-                                 "planned_piped_bytes", table_json_number(e->planned.piped_bytes),
-                                 "planned_step_s", table_json_number(e->planned.step_s));
+        json_t *item = json_pack(
+            "{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:o,s:o,s:o,s:o}", "method", e->method,
+            "ranks", (json_int_t)e->ranks, "dp", (json_int_t)e->dp, "tp", (json_int_t)e->tp, "pp",
+            (json_int_t)e->pp, "cp", (json_int_t)e->cp, "threads", (json_int_t)e->threads,
+            "sequences", (json_int_t)e->sequences, "repetitions", (json_int_t)e->done, "status",
+            e->status, "efficiency", table_json_number(scale_efficiency(all, count, e)),
+            "allreduce_bytes_expected", table_json_number(expected_bytes(e)), "planned_piped_bytes",
+            table_json_number(e->planned.piped_bytes), "planned_step_s",
+            table_json_number(e->planned.step_s));
         for (int c = 0; item && c < SCALE_COLUMNS; c++) {
             json_object_set_new(item, scale_columns[c].name,
                                 table_json_spread(scale_spread_of(e, c)));

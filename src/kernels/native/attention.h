@@ -35,7 +35,8 @@ int64_t ML_NATIVE(cut_blocks)(const ml_sequences *sequences, int64_t *block_star
 /* One block of queries or keys of a sequence. */
 typedef struct block {
     int64_t sequence, index; /* index: its place in the sequence */
-    int64_t first, rows;     /* tokens */
+    int64_t first, rows;     /* tokens, as keys */
+    int64_t query;           /* row of the first token as a query; of keys alone below 0 */
     int64_t position;        /* of the first token on its path */
 } block;
 
@@ -52,8 +53,13 @@ block_task ML_NATIVE(task_at)(const ml_sequences *sequences, const int64_t *bloc
 /* The index-th block of a sequence. */
 ML_INLINE block sequence_block(const ml_sequences *sequences, int64_t sequence, int64_t index)
 {
-    int64_t first = sequences->start[sequence] + index * BLOCK;
-    return (block){sequence, index, first, ml_min(BLOCK, sequences->start[sequence + 1] - first),
+    int64_t first = sequences->start[sequence] + index * BLOCK,
+            query = ml_sequences_query(sequences, sequence);
+    return (block){sequence,
+                   index,
+                   first,
+                   ml_min(BLOCK, sequences->start[sequence + 1] - first),
+                   query < 0 ? query : query + index * BLOCK,
                    ml_sequences_shared(sequences, sequence) + index * BLOCK};
 }
 

@@ -108,7 +108,7 @@ static void relative_scores(const call *c, const space *s, block queries, block 
     const ml_relative *r = c->shape->relative;
     const relative_space *own = &s->relative;
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, 1, c->q + queries.first * c->ldq + head * h, c->ldq, own->turned);
+    copy_columns(queries.rows, h, 1, c->q + queries.query * c->ldq + head * h, c->ldq, own->turned);
     ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, own->turned, s->keys_t, d);
     for (int64_t i = 0; i < queries.rows; i++) {
         const int32_t *number = d->number + BLOCK - 1 + i;
@@ -130,9 +130,9 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     const sight window = window_sight(c->shape, queries, keys);
     bool diagonal = on_diagonal(c->shape, queries, keys), edge = on_edge(window, queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
-    copy_rows(queries.rows, h, c->q + queries.first * c->ldq + head * h, c->ldq, s->queries,
+    copy_rows(queries.rows, h, c->q + queries.query * c->ldq + head * h, c->ldq, s->queries,
               c->padded);
-    copy_rows(queries.rows, h, c->d_o + queries.first * c->lddo + head * h, c->lddo, s->d_out,
+    copy_rows(queries.rows, h, c->d_o + queries.query * c->lddo + head * h, c->lddo, s->d_out,
               c->padded);
     ML_NATIVE(block_product)
     (which, queries.rows, n, h, (operand){s->queries, c->padded, 1}, s->keys_t, BLOCK, s->p, BLOCK,
@@ -141,8 +141,8 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     (which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK,
      false);
     if (c->shape->relative) relative_scores(c, s, queries, keys, head, d);
-    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.first,
-                *dot = c->row_dot + head * c->T + queries.first;
+    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.query,
+                *dot = c->row_dot + head * c->T + queries.query;
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
         int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
@@ -185,18 +185,18 @@ static void add_query_gradients(const call *c, const space *s, block queries, bl
     (c->shape, &s->relative, d, queries, keys, head, s->ds, s->queries, s->keys, s->d_queries,
      s->d_keys);
     for (int64_t i = 0; i < queries.rows; i++) {
-        float *dq = c->dq + (queries.first + i) * c->lddq + head * c->shape->head_dim;
+        float *dq = c->dq + (queries.query + i) * c->lddq + head * c->shape->head_dim;
         const float *part_of = s->d_queries + i * c->padded;
 #pragma omp simd
         for (int64_t x = 0; x < c->shape->head_dim; x++) dq[x] += part_of[x];
     }
 }
 
-static void clear_query_gradients(const call *c, int64_t first, int64_t end, int64_t head,
+static void clear_query_gradients(const call *c, int64_t first, int64_t rows, int64_t head,
                                   int64_t heads)
 {
     int64_t h = c->shape->head_dim;
-    for (int64_t t = first; t < end; t++)
+    for (int64_t t = first; t < first + rows; t++)
         memset(c->dq + t * c->lddq + head * h, 0, (size_t)(heads * h) * sizeof *c->dq);
 }
 
@@ -215,6 +215,7 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t kv_h
     int64_t group = c->shape->heads / c->shape->kv_heads, start = c->sequences->start[sequence],
             end = c->sequences->start[sequence + 1];
     int64_t reach = ml_attention_reach(c->shape->window, c->shape->both_ways);
+    if (ml_sequences_query(c->sequences, sequence) < 0) return;
     if (reach > 0) {
         int64_t seen_before = keys.position + keys.rows - 1 + reach;
         end = ml_min(end, start + seen_before - ml_sequences_shared(c->sequences, sequence));
@@ -277,7 +278,7 @@ static void meet_keys(const call *c, const space *s, block queries, int64_t head
 /* In the order of tree(): the path from its root on. */
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
-    clear_query_gradients(c, queries.first, queries.first + queries.rows, head, 1);
+    clear_query_gradients(c, queries.query, queries.rows, head, 1);
     for (int64_t n = count_sequences(c, queries) - 1; n >= 0; n--)
         meet_keys(c, s, queries, head, n);
 }
@@ -292,7 +293,11 @@ static void tree(const call *c, const space *s, int64_t root, int64_t kv_head)
     const ml_sequences *sequences = c->sequences;
     int64_t group = c->shape->heads / c->shape->kv_heads, end = root + 1;
     while (end < sequences->count && !is_root(sequences, end)) end++;
-    clear_query_gradients(c, sequences->start[root], sequences->start[end], kv_head * group, group);
+    for (int64_t i = root; i < end; i++)
+        if (ml_sequences_query(sequences, i) >= 0)
+            clear_query_gradients(c, ml_sequences_query(sequences, i),
+                                  sequences->start[i + 1] - sequences->start[i], kv_head * group,
+                                  group);
     for (int64_t i = root; i < end; i++)
         for (int64_t j = 0; sequences->start[i] + j * BLOCK < sequences->start[i + 1]; j++)
             key_block(c, s, sequence_block(sequences, i, j), kv_head, true);
@@ -337,7 +342,7 @@ static void by_blocks(const call *c, const space *s, const int64_t *block_start)
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < blocks * heads; task++) {
         block_task t = ML_NATIVE(task_at)(c->sequences, block_start, heads, task);
-        query_block(c, s, t.block, t.head);
+        if (t.block.query >= 0) query_block(c, s, t.block, t.head);
     }
 }
 
@@ -350,8 +355,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
-    if (!ml_attention_fits(scratch, shape,
-                           sequences->start[sequences->count])) { /* more than the options said */
+    if (!ml_attention_fits(scratch, shape, sequences)) { /* more than the options said */
         ml_kernels_reference()->attention_backward(k, shape, sequences, q, ldq, key, value, ldkv, o,
                                                    ldo, lse, d_o, lddo, dq, lddq, dk, dv, lddkv);
         return;
@@ -369,7 +373,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
                     lddo,
                     lddq,
                     lddkv,
-                    sequences->start[sequences->count],
+                    ml_sequences_queries(sequences),
                     padded_head(shape),
                     dq,
                     dk,

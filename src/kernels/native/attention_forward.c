@@ -171,7 +171,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.first * c->ldq + head * h, c->ldq,
+    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.query * c->ldq + head * h, c->ldq,
                  s->queries);
     for (int64_t i = 0; i < BLOCK; i++) {
         s->top[i] = -1e30f;
@@ -182,10 +182,10 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     for (bool first = true; next_keys(&walk, &keys); first = false)
         key_block(c, s, queries, keys, head, first);
     for (int64_t i = 0; i < queries.rows; i++) {
-        float *o = c->o + (queries.first + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
+        float *o = c->o + (queries.query + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
 #pragma omp simd
         for (int64_t x = 0; x < h; x++) o[x] = s->out[i * c->padded + x] * inverse;
-        c->lse[head * c->T + queries.first + i] = s->top[i] + logf(s->sum[i]);
+        c->lse[head * c->T + queries.query + i] = s->top[i] + logf(s->sum[i]);
     }
 }
 
@@ -196,8 +196,7 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
-    if (!ml_attention_fits(scratch, shape,
-                           sequences->start[sequences->count])) { /* more than the options said */
+    if (!ml_attention_fits(scratch, shape, sequences)) { /* more than the options said */
         ml_kernels_reference()->attention_forward(k, shape, sequences, q, ldq, key, value, ldkv, o,
                                                   ldo, lse);
         return;
@@ -210,7 +209,7 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
                     ldq,
                     ldkv,
                     ldo,
-                    sequences->start[sequences->count],
+                    ml_sequences_queries(sequences),
                     padded_head(shape),
                     o,
                     lse};
@@ -225,7 +224,7 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; task++) {
             block_task t = ML_NATIVE(task_at)(sequences, scratch->block_start, shape->heads, task);
-            query_block(&c, &s, t.block, t.head);
+            if (t.block.query >= 0) query_block(&c, &s, t.block, t.head);
         }
     }
 }

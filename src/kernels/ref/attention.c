@@ -89,11 +89,17 @@ static const float *bias_of(const ml_attention_shape *shape, int64_t head)
     return shape->key_bias ? shape->key_bias + head * shape->key_bias_stride : NULL;
 }
 
-static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequences, int64_t s,
-                    int64_t head, int64_t row)
+static int64_t queries_of(const ml_sequences *sequences, int64_t s)
 {
-    int64_t shared = ml_sequences_shared(sequences, s), start = sequences->start[s],
-            position = shared + row - start, length = shared + sequences->start[s + 1] - start;
+    return ml_sequences_query(sequences, s) < 0 ? 0 : sequences->start[s + 1] - sequences->start[s];
+}
+
+/* Of a sequence's t-th own token. */
+static keys keys_of(const ml_attention_shape *shape, const ml_sequences *sequences, int64_t s,
+                    int64_t head, int64_t t)
+{
+    int64_t shared = ml_sequences_shared(sequences, s), position = shared + t,
+            length = shared + sequences->start[s + 1] - sequences->start[s];
     return (keys){.sequences = sequences,
                   .sequence = s,
                   .own = position,
@@ -109,13 +115,13 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
                               int64_t ldo, float *lse)
 {
     (void)k;
-    int64_t T = sequences->start[sequences->count], h = shape->head_dim,
+    int64_t T = ml_sequences_queries(sequences), h = shape->head_dim,
             group = shape->heads / shape->kv_heads;
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
-            for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(shape, sequences, s, head, i);
-                int64_t kv = head / group * h;
+            for (int64_t t = 0; t < queries_of(sequences, s); t++) {
+                const keys keys = keys_of(shape, sequences, s, head, t);
+                int64_t kv = head / group * h, i = ml_sequences_query(sequences, s) + t;
                 attend_forward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                o + i * ldo + head * h, lse + head * T + i);
             }
@@ -180,16 +186,16 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
                                float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv)
 {
     (void)k;
-    int64_t T = sequences->start[sequences->count], h = shape->head_dim,
+    int64_t T = ml_sequences_queries(sequences), h = shape->head_dim,
             group = shape->heads / shape->kv_heads;
-    for (int64_t t = 0; t < T; t++)
+    for (int64_t t = 0; t < sequences->start[sequences->count]; t++)
         for (int64_t c = 0; c < shape->kv_heads * h; c++) dk[t * lddkv + c] = dv[t * lddkv + c] = 0;
     if (shape->relative) clear_relative(shape);
     for (int64_t s = 0; s < sequences->count; s++)
         for (int64_t head = 0; head < shape->heads; head++)
-            for (int64_t i = sequences->start[s]; i < sequences->start[s + 1]; i++) {
-                const keys keys = keys_of(shape, sequences, s, head, i);
-                int64_t kv = head / group * h;
+            for (int64_t t = 0; t < queries_of(sequences, s); t++) {
+                const keys keys = keys_of(shape, sequences, s, head, t);
+                int64_t kv = head / group * h, i = ml_sequences_query(sequences, s) + t;
                 attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
                                 o + i * ldo + head * h, lse[head * T + i],
                                 d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + kv,

@@ -248,7 +248,7 @@ static void assemble_rest(const own_files *o)
 
 static ml_status write_or_send(own_files *o)
 {
-    ml_status st = ml_grid_dp_rank(o->grid) == 0 ? write_own(o) : ML_OK;
+    ml_status st = ml_grid_replica(o->grid) == 0 ? write_own(o) : ML_OK;
     assemble_rest(o);
     return st;
 }
@@ -258,7 +258,7 @@ static ml_status collect_lists(const own_files *o)
 {
     ml_status st = ML_OK;
     ml_file_list *own = o->files;
-    if (ml_grid_dp_rank(o->grid) != 0) return ML_OK;
+    if (ml_grid_replica(o->grid) != 0) return ML_OK;
     if (ml_grid_rank(o->grid) != 0) {
         ml_grid_send(o->grid, 0, &own->count, (int64_t)sizeof own->count);
         for (int64_t i = 0; i < own->count; i++)
