@@ -296,14 +296,14 @@ static void compare_attention(const ml_kernels *k, const attention *got, const a
 static void attention_rows(const ml_kernels *all, const ml_kernels *few)
 {
     static const int64_t starts[] = {0, 1, 65, 180, LENGTH}, shared[] = {0, 0, 30, 60};
-    const ml_sequences packed = {COUNT(starts) - 1, starts, NULL},
-                       tree = {COUNT(starts) - 1, starts, shared};
+    const ml_sequences packed = {.count = COUNT(starts) - 1, .start = starts},
+                       tree = {.count = COUNT(starts) - 1, .start = starts, .shared = shared};
     attention one = attention_of(), other = attention_of();
     attend(all, &one, 0, &packed, 0, 4);
     for (int64_t head = 0; head < 4; head += 2)
         for (int64_t i = 0; i < packed.count; i++) {
             const int64_t own[] = {0, starts[i + 1] - starts[i]};
-            attend(few, &other, starts[i], &(ml_sequences){1, own, NULL}, head, 2);
+            attend(few, &other, starts[i], &(ml_sequences){.count = 1, .start = own}, head, 2);
         }
     compare_attention(few, &other, &one);
     attend(all, &one, 0, &tree, 0, 4);
