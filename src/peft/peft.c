@@ -131,10 +131,11 @@ ml_status peft_check_leaves(ml_model *model, const char *what)
 {
     const ml_linear *l = ml_model_linear(model, 0);
     if (l->leaf_end - l->leaf_first == l->leaves) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "numerics is grid: %s sums over the ranks of tp in an order that depends on their "
-                   "number; choose parallel.tp: 1, or numerics: fast",
-                   what);
+    return ml_fail(
+        ML_USAGE,
+        "numerics is grid: %s sums over the ranks of tp in an order that depends on their "
+        "number; choose parallel.tp: 1, or numerics: fast",
+        what);
 }
 
 ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model *model,
