@@ -61,6 +61,7 @@ SETTINGS = {
     "micro 2": {"batch__micro": 2},
     "micro 3": {"batch__micro": 3},
     "2 threads": {"threads": 2},
+    "AVX2": {"kernels__vector": "avx2"},
     "dp 2": {"ranks": 2},
     "dp 4, micro 1": {"ranks": 4, "batch__micro": 1},
     "dp 3": {"ranks": 3},
@@ -76,7 +77,7 @@ SETTINGS = {
     "prompts apart": {"data__share_prompts": "false"},
 }
 
-FEW = ("micro 3", "tp 2", "dp 2", "selective", "checkpoint, dp 2", "pp 2, micro 2")
+FEW = ("micro 3", "AVX2", "tp 2", "dp 2", "selective", "checkpoint, dp 2", "pp 2, micro 2")
 
 
 def check_memory(folder, what, name):
