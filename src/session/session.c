@@ -79,7 +79,8 @@ ml_status ml_session_sample(const ml_run_config *c, const char *path, const ml_d
     const ml_sampler_order order = ml_session_order_of(c, training);
     ml_status st = ml_sampler_create(out, data, max_len, &order);
     if (st != ML_USAGE) return st;
-    if (ml_dataset_parts(data) == 0) st = ml_fail_within(st, "%s", path); /* else its part is */
+    if (ml_dataset_parts(data) == 0)
+        (void)ml_fail_within(st, "%s", path);  /* else its part is named already */
     if (c->data.max_len == 0) return ML_INPUT; /* it is the base's context that is too short */
     return ml_run_config_refuse(c, "data.max_len", "%" PRId64 ": %s; raise it", max_len,
                                 ml_error_text());
