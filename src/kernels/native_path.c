@@ -23,46 +23,6 @@ static void multiply(const ml_kernels *k, const ml_product *product)
     if (product->m > 0 && product->n > 0) owner->product_function(product, &scratch);
 }
 
-void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
-                       const ml_weight *w, float beta, float *y, int64_t ldy)
-{
-    const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (ml_takes_small_forward(owner, T, w)) {
-        ml_small_forward(owner, T, x, ldx, w, beta, y, ldy);
-        return;
-    }
-    multiply(k, &(ml_product){.m = T,
-                              .n = w->rows,
-                              .k = w->cols,
-                              .alpha = 1,
-                              .beta = beta,
-                              .a = x,
-                              .lda = ldx,
-                              .b = w->data,
-                              .b_dtype = w->dtype,
-                              .b_turned = true,
-                              .ldb = w->cols,
-                              .c = y,
-                              .ldc = ldy});
-}
-
-void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
-                        const ml_weight *w, float beta, float *dx, int64_t ldx)
-{
-    multiply(k, &(ml_product){.m = T,
-                              .n = w->cols,
-                              .k = w->rows,
-                              .alpha = 1,
-                              .beta = beta,
-                              .a = dy,
-                              .lda = ldy,
-                              .b = w->data,
-                              .b_dtype = w->dtype,
-                              .ldb = w->cols,
-                              .c = dx,
-                              .ldc = ldx});
-}
-
 static void columns_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                             const ml_weight *w, int64_t first, int64_t count, float beta, float *y,
                             int64_t ldy)
@@ -80,6 +40,34 @@ static void columns_forward(const ml_kernels *k, int64_t T, const float *x, int6
                               .ldb = w->cols,
                               .c = y,
                               .ldc = ldy});
+}
+
+void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
+                       const ml_weight *w, float beta, float *y, int64_t ldy)
+{
+    const ml_kernels_owner *owner = ml_kernels_owner_of(k);
+    if (ml_takes_small_forward(owner, T, w)) {
+        ml_small_forward(owner, T, x, ldx, w, beta, y, ldy);
+        return;
+    }
+    columns_forward(k, T, x, ldx, w, 0, w->cols, beta, y, ldy);
+}
+
+void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                        const ml_weight *w, float beta, float *dx, int64_t ldx)
+{
+    multiply(k, &(ml_product){.m = T,
+                              .n = w->cols,
+                              .k = w->rows,
+                              .alpha = 1,
+                              .beta = beta,
+                              .a = dy,
+                              .lda = ldy,
+                              .b = w->data,
+                              .b_dtype = w->dtype,
+                              .ldb = w->cols,
+                              .c = dx,
+                              .ldc = ldx});
 }
 
 static void rows_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,

@@ -15,6 +15,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
+import grids
 import harness
 
 STEPS, WIDTH = 4, 32
@@ -56,49 +57,21 @@ def write_config(folder, method, name, **sections):
     )
 
 
-def words_of(grid):
-    return ["--set", f"parallel.tp={grid[1]}", "--set", f"parallel.pp={grid[2]}"]
-
-
-def ranks_of(grid):
-    ranks = grid[0] * grid[1] * grid[2]
-    return ranks if ranks > 1 else 0
-
-
-def train(config, grid, *words):
-    harness.mpilora("train", config, *words_of(grid), *words, ranks=ranks_of(grid))
-
-
 def check_same(what, found, expected, bound=1e-6):
-    """Run directories."""
-    lines, wanted = harness.read_metrics(found), harness.read_metrics(expected)
-    checks.that([line["step"] for line in lines] == [line["step"] for line in wanted], f"{what}: steps {[line['step'] for line in lines]}")
-    for key in ("loss", "grad_norm"):
-        checks.close(f"{what}: {key}", [line[key] for line in lines], [line[key] for line in wanted], bound)
-    for key in ("tokens", "lr"):
-        checks.that([line[key] for line in lines] == [line[key] for line in wanted], f"{what}: {key} {[line[key] for line in lines]}")
-    left, right = harness.read_summary(found), harness.read_summary(expected)
-    checks.that(abs(left["valid_loss"] - right["valid_loss"]) < bound * right["valid_loss"], f"{what}: valid_loss {left['valid_loss']}, of one rank {right['valid_loss']}")
-    checks.that(left["allreduce_bytes_per_step"] == right["allreduce_bytes_per_step"], f"{what}: summed bytes {left['allreduce_bytes_per_step']}")
+    grids.check_same(checks, what, found, expected, bound)
+    left, right = (harness.read_summary(run)["allreduce_bytes_per_step"] for run in (found, expected))
+    checks.that(left == right, f"{what}: summed bytes {left}, of one rank {right}")
 
 
 def check_memory(what, config, run, method, grid):
-    """Accounted bytes of the largest rank beside what was planned before it, by the run and by plan."""
-    memory = harness.read_summary(run)["memory"]
-    plan = json.loads(harness.mpilora("plan", config, *words_of(grid), "--ranks", max(1, ranks_of(grid)), "--json"))
-    planned_for = plan["methods"][method["name"] == "full"]
-    for which, planned in (("the run", memory["predicted"]["total_bytes"]), ("plan", planned_for["total_bytes_per_rank"])):
-        ratio = memory["total_peak_bytes"] / planned
-        checks.that(0.97 <= ratio <= 1.04, f"{what}: accounted / predicted by {which} = {ratio}")
-    checks.that(memory["activation"] == planned_for["per_rank"]["activation"], f"{what}: kept {memory['activation']}, planned {planned_for['per_rank']['activation']}")
+    grids.check_memory(checks, what, config, run, method, grid, above=1.04)
 
 
 def check_bytes(what, config, run, method, grid, messages):
     """Bytes that the busiest rank sent to its neighbours, a step: of each message a token's stream, fp32. What plan says is exact where all sequences are equally
     long."""
     lines, summary = harness.read_metrics(run), harness.read_summary(run)
-    plan = json.loads(harness.mpilora("plan", config, *words_of(grid), "--ranks", max(1, ranks_of(grid)), "--json"))
-    planned = plan["methods"][method["name"] == "full"]["piped_bytes_per_step"]
+    planned = grids.plan(config, grid)["methods"][method["name"] == "full"]["piped_bytes_per_step"]
     for line in lines:
         found = line["piped_bytes"]
         checks.that(found == planned, f"{what}: {found} bytes sent in step {line['step']}, planned {planned}")
@@ -109,7 +82,7 @@ def check_bytes(what, config, run, method, grid, messages):
 def check_parts(what, folder, label, method, grid):
     """Ranks of tp keep parts of what layers start from, of each micro-batch on its way."""
     config = write_config(folder, method, f"{label}-again", memory={"activations": "checkpoint"})
-    train(config, grid)
+    grids.train(config, grid)
     check_same(f"{what}, checkpoint", f"{folder}/{label}-again", f"{folder}/whole")
     check_memory(f"{what}, checkpoint", config, f"{folder}/{label}-again", method, grid)
 
@@ -136,7 +109,7 @@ def check_sent(folder):
         harness.make_data(f"{folder}-{model}", [[(i * i + 7 * j + i * j * j) % 257 for j in range(40)] for i in range(16)])
     for name, (model, method, grid, messages) in SENT.items():
         config = write_config(f"{folder}-{model}", method, name.replace(" ", "-"), batch={"sequences": 8, "micro": 3}, train={"steps": 2})
-        train(config, grid)
+        grids.train(config, grid)
         check_bytes(f"bytes, {name}", config, f"{folder}-{model}/{name.replace(' ', '-')}", method, grid, messages)
 
 
@@ -153,7 +126,7 @@ def check_resumed(what, folder, method, grids):
     name = "resumed"
     for i, grid in enumerate(grids):
         done = (i + 2) * STEPS // (len(grids) + 1)
-        train(write_config(folder, method, name, train={"steps": STEPS, "eval_every": 2, "save_every": 1}), grid, "--set", f"train.steps={done}")
+        grids.train(write_config(folder, method, name, train={"steps": STEPS, "eval_every": 2, "save_every": 1}), grid, "--set", f"train.steps={done}")
     check_same(f"{what}, resumed", f"{folder}/{name}", f"{folder}/whole")
     check_left(f"{what}, resumed", folder, name, method)
 
@@ -162,12 +135,12 @@ def check_case(name, folder):
     model, method, grids = CASES[name]
     prepare(folder, model)
     whole = write_config(folder, method, "whole")
-    train(whole, (1, 1, 1))
+    grids.train(whole, (1, 1, 1))
     for grid in grids:
         label = "x".join(map(str, grid))
         what = f"{name} on {label}"
         config = write_config(folder, method, label)
-        train(config, grid)
+        grids.train(config, grid)
         check_same(what, f"{folder}/{label}", f"{folder}/whole")
         check_memory(what, config, f"{folder}/{label}", method, grid)
         if grid[1] > 1:
@@ -202,12 +175,12 @@ def check_ends(folder):
     """A number that is none on one stage ends all with 5 and one line; a signal saves and ends with 75, and the run goes on elsewhere."""
     prepare(folder, "gpt2")
     config = write_config(folder, {**LORA, "dropout": 0.0}, "whole", train={"steps": 60, "save_every": 1000})
-    done = harness.start("train", config, *words_of((1, 1, 2)), "--set", "run.dir=" + folder + "/nan", "--set", "optim.lr=1e38", "--set", "optim.clip_norm=null", ranks=2)
+    done = harness.start("train", config, *grids.words_of((1, 1, 2)), "--set", "run.dir=" + folder + "/nan", "--set", "optim.lr=1e38", "--set", "optim.clip_norm=null", ranks=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: step ")]
     checks.that(done.returncode == 5 and len(lines) == 1, f"not a number: ended with {done.returncode}\n{done.stderr}")
-    train(config, (1, 1, 1))
+    grids.train(config, (1, 1, 1))
     stopped = write_config(folder, {**LORA, "dropout": 0.0}, "stopped", train={"steps": 60, "save_every": 1000})
-    running = subprocess.Popen(harness.command("train", stopped, *words_of((1, 1, 3)), ranks=3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(harness.command("train", stopped, *grids.words_of((1, 1, 3)), ranks=3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 3 and time.monotonic() < until:
         time.sleep(0.02)
@@ -215,7 +188,7 @@ def check_ends(folder):
         os.kill(rank, signal.SIGUSR1)
     said = running.communicate(timeout=60)[1]
     checks.that(running.returncode == 75 and 3 <= harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 60, f"a signal: ended with {running.returncode}\n{said}")
-    train(stopped, (1, 1, 2))
+    grids.train(stopped, (1, 1, 2))
     check_same("stopped and resumed", f"{folder}/stopped", f"{folder}/whole", 1e-5)
 
 

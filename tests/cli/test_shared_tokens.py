@@ -13,6 +13,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
+import grids
 import harness
 
 STEPS, LAYERS = 3, 4
@@ -70,42 +71,14 @@ def write_config(folder, method, name, **sections):
     )
 
 
-def words_of(grid):
-    return [word for key, n in zip(("tp", "cp", "pp"), grid[1:]) for word in ("--set", f"parallel.{key}={n}")]
-
-
-def ranks_of(grid):
-    ranks = grid[0] * grid[1] * grid[2] * grid[3]
-    return ranks if ranks > 1 else 0
-
-
-def train(config, grid, *words):
-    harness.mpilora("train", config, *words_of(grid), *words, ranks=ranks_of(grid))
-
-
-def check_same(what, found, expected, bound=1e-6):
-    """Run directories."""
-    lines, wanted = harness.read_metrics(found), harness.read_metrics(expected)
-    checks.that([line["step"] for line in lines] == [line["step"] for line in wanted], f"{what}: steps {[line['step'] for line in lines]}")
-    for key, factor in (("loss", 1), ("grad_norm", 4)):
-        checks.close(f"{what}: {key}", [line[key] for line in lines], [line[key] for line in wanted], factor * bound)
-    for key in ("tokens", "computed_tokens", "lr"):
-        checks.that([line[key] for line in lines] == [line[key] for line in wanted], f"{what}: {key} {[line[key] for line in lines]}, of one rank {[line[key] for line in wanted]}")
-    left, right = harness.read_summary(found), harness.read_summary(expected)
-    checks.that(abs(left["valid_loss"] - right["valid_loss"]) < bound * right["valid_loss"], f"{what}: valid_loss {left['valid_loss']}, of one rank {right['valid_loss']}")
+def check_same(what, found, expected):
+    grids.check_same(checks, what, found, expected, norm_bound=4e-6)
 
 
 def check_memory(what, config, run, method, grid):
-    """Accounted bytes of the largest rank beside what was planned before it, by the run and by plan."""
-    memory = harness.read_summary(run)["memory"]
-    plan = json.loads(harness.mpilora("plan", config, *words_of(grid), "--ranks", max(1, ranks_of(grid)), "--json"))
-    checks.that([plan[key] for key in ("dp", "tp", "cp", "pp")] == list(grid), f"{what}: plan's grid {plan}")
-    planned_for = plan["methods"][method["name"] == "full"]
-    for which, planned in (("the run", memory["predicted"]["total_bytes"]), ("plan", planned_for["total_bytes_per_rank"])):
-        ratio = memory["total_peak_bytes"] / planned
-        checks.that(0.97 <= ratio <= 1.03, f"{what}: accounted / predicted by {which} = {ratio}")
-    checks.that(memory["activation"] == planned_for["per_rank"]["activation"], f"{what}: kept {memory['activation']}, planned {planned_for['per_rank']['activation']}")
-    checks.close(f"{what}: workspace", memory["workspace"], planned_for["per_rank"]["workspace"], 0.01)
+    checks.that([grids.plan(config, grid)[key] for key in ("dp", "tp", "cp", "pp")] == list(grid), f"{what}: plan has another grid")
+    memory, planned = grids.check_memory(checks, what, config, run, method, grid)
+    checks.close(f"{what}: workspace", memory["workspace"], planned["workspace"], 0.01)
     return memory
 
 
@@ -124,18 +97,18 @@ def check_left(what, folder, run, method):
 def check_resumed(what, folder, method, grids):
     """Gone on with on another grid after each checkpoint."""
     for i, grid in enumerate(grids):
-        train(write_config(folder, method, "resumed", train={"steps": STEPS, "save_every": 1}), grid, "--set", f"train.steps={i + 1}")
+        grids.train(write_config(folder, method, "resumed", train={"steps": STEPS, "save_every": 1}), grid, "--set", f"train.steps={i + 1}")
     check_same(f"{what}, resumed", f"{folder}/resumed", f"{folder}/whole")
 
 
 def check_case(name, folder):
     model, method, sections, grids = CASES[name]
     prepare(folder, model)
-    train(write_config(folder, method, "whole", **sections), (1, 1, 1, 1))
+    grids.train(write_config(folder, method, "whole", **sections), (1, 1, 1, 1))
     for grid in grids:
         label = "x".join(map(str, grid))
         config = write_config(folder, method, label, **sections)
-        train(config, grid)
+        grids.train(config, grid)
         check_same(f"{name} on {label}", f"{folder}/{label}", f"{folder}/whole")
         check_memory(f"{name} on {label}", config, f"{folder}/{label}", method, grid)
     check_left(name, folder, label, method)
@@ -150,7 +123,7 @@ def check_halves(folder):
     harness.make_data(folder, [[(i * i + 7 * j) % 257 for j in range(401)] for i in range(4)], "even")
     for cp in (1, 2):
         config = write_config(folder, LORA, f"even-{cp}", data={"train": f"{folder}/even.h5", "max_len": 401}, batch={"sequences": 4, "micro": 2}, train={"steps": 1})
-        train(config, (1, 1, cp, 1))
+        grids.train(config, (1, 1, cp, 1))
         kept[cp] = check_memory(f"cp {cp}", config, f"{folder}/even-{cp}", LORA, (1, 1, cp, 1))["activation"]
     checks.that(abs(2 * kept[2] / kept[1] - 1) < 0.01, f"kept for backward: {kept}")
     gathered = 3 * 4 * LAYERS * 2 * 16 * (4 * 400 // 2)  # floats of a key and a value of 2 heads of 8, of half of the tokens
