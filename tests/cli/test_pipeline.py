@@ -15,7 +15,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
-import grids
+import grid_runs
 import harness
 
 STEPS, WIDTH = 4, 32
@@ -58,20 +58,20 @@ def write_config(folder, method, name, **sections):
 
 
 def check_same(what, found, expected, bound=1e-6):
-    grids.check_same(checks, what, found, expected, bound)
+    grid_runs.check_same(checks, what, found, expected, bound)
     left, right = (harness.read_summary(run)["allreduce_bytes_per_step"] for run in (found, expected))
     checks.that(left == right, f"{what}: summed bytes {left}, of one rank {right}")
 
 
 def check_memory(what, config, run, method, grid):
-    grids.check_memory(checks, what, config, run, method, grid, above=1.04)
+    grid_runs.check_memory(checks, what, config, run, method, grid, above=1.04)
 
 
 def check_bytes(what, config, run, method, grid, messages):
     """Bytes that the busiest rank sent to its neighbours, a step: of each message a token's stream, fp32. What plan says is exact where all sequences are equally
     long."""
     lines, summary = harness.read_metrics(run), harness.read_summary(run)
-    planned = grids.plan(config, grid)["methods"][method["name"] == "full"]["piped_bytes_per_step"]
+    planned = grid_runs.plan(config, grid)["methods"][method["name"] == "full"]["piped_bytes_per_step"]
     for line in lines:
         found = line["piped_bytes"]
         checks.that(found == planned, f"{what}: {found} bytes sent in step {line['step']}, planned {planned}")
@@ -82,7 +82,7 @@ def check_bytes(what, config, run, method, grid, messages):
 def check_parts(what, folder, label, method, grid):
     """Ranks of tp keep parts of what layers start from, of each micro-batch on its way."""
     config = write_config(folder, method, f"{label}-again", memory={"activations": "checkpoint"})
-    grids.train(config, grid)
+    grid_runs.train(config, grid)
     check_same(f"{what}, checkpoint", f"{folder}/{label}-again", f"{folder}/whole")
     check_memory(f"{what}, checkpoint", config, f"{folder}/{label}-again", method, grid)
 
@@ -109,7 +109,7 @@ def check_sent(folder):
         harness.make_data(f"{folder}-{model}", [[(i * i + 7 * j + i * j * j) % 257 for j in range(40)] for i in range(16)])
     for name, (model, method, grid, messages) in SENT.items():
         config = write_config(f"{folder}-{model}", method, name.replace(" ", "-"), batch={"sequences": 8, "micro": 3}, train={"steps": 2})
-        grids.train(config, grid)
+        grid_runs.train(config, grid)
         check_bytes(f"bytes, {name}", config, f"{folder}-{model}/{name.replace(' ', '-')}", method, grid, messages)
 
 
@@ -126,7 +126,7 @@ def check_resumed(what, folder, method, grids):
     name = "resumed"
     for i, grid in enumerate(grids):
         done = (i + 2) * STEPS // (len(grids) + 1)
-        grids.train(write_config(folder, method, name, train={"steps": STEPS, "eval_every": 2, "save_every": 1}), grid, "--set", f"train.steps={done}")
+        grid_runs.train(write_config(folder, method, name, train={"steps": STEPS, "eval_every": 2, "save_every": 1}), grid, "--set", f"train.steps={done}")
     check_same(f"{what}, resumed", f"{folder}/{name}", f"{folder}/whole")
     check_left(f"{what}, resumed", folder, name, method)
 
@@ -135,12 +135,12 @@ def check_case(name, folder):
     model, method, grids = CASES[name]
     prepare(folder, model)
     whole = write_config(folder, method, "whole")
-    grids.train(whole, (1, 1, 1))
+    grid_runs.train(whole, (1, 1, 1))
     for grid in grids:
         label = "x".join(map(str, grid))
         what = f"{name} on {label}"
         config = write_config(folder, method, label)
-        grids.train(config, grid)
+        grid_runs.train(config, grid)
         check_same(what, f"{folder}/{label}", f"{folder}/whole")
         check_memory(what, config, f"{folder}/{label}", method, grid)
         if grid[1] > 1:
@@ -175,12 +175,12 @@ def check_ends(folder):
     """A number that is none on one stage ends all with 5 and one line; a signal saves and ends with 75, and the run goes on elsewhere."""
     prepare(folder, "gpt2")
     config = write_config(folder, {**LORA, "dropout": 0.0}, "whole", train={"steps": 60, "save_every": 1000})
-    done = harness.start("train", config, *grids.words_of((1, 1, 2)), "--set", "run.dir=" + folder + "/nan", "--set", "optim.lr=1e38", "--set", "optim.clip_norm=null", ranks=2)
+    done = harness.start("train", config, *grid_runs.words_of((1, 1, 2)), "--set", "run.dir=" + folder + "/nan", "--set", "optim.lr=1e38", "--set", "optim.clip_norm=null", ranks=2)
     lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: step ")]
     checks.that(done.returncode == 5 and len(lines) == 1, f"not a number: ended with {done.returncode}\n{done.stderr}")
-    grids.train(config, (1, 1, 1))
+    grid_runs.train(config, (1, 1, 1))
     stopped = write_config(folder, {**LORA, "dropout": 0.0}, "stopped", train={"steps": 60, "save_every": 1000})
-    running = subprocess.Popen(harness.command("train", stopped, *grids.words_of((1, 1, 3)), ranks=3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(harness.command("train", stopped, *grid_runs.words_of((1, 1, 3)), ranks=3), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 3 and time.monotonic() < until:
         time.sleep(0.02)
@@ -188,7 +188,7 @@ def check_ends(folder):
         os.kill(rank, signal.SIGUSR1)
     said = running.communicate(timeout=60)[1]
     checks.that(running.returncode == 75 and 3 <= harness.count_lines(f"{folder}/stopped/metrics.jsonl") < 60, f"a signal: ended with {running.returncode}\n{said}")
-    grids.train(stopped, (1, 1, 2))
+    grid_runs.train(stopped, (1, 1, 2))
     check_same("stopped and resumed", f"{folder}/stopped", f"{folder}/whole", 1e-5)
 
 

@@ -6,7 +6,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), HERE]
-import grids
+import grid_runs
 import test_pipeline as pipeline
 
 try:
@@ -36,14 +36,14 @@ def check_case(name, folder):
     model, method, (objective, rows), grid = CASES[name]
     methods.prepare_objective(folder, MODELS[model], rows)
     sections = {"objective": objective, "batch": {"sequences": 6, "micro": 1}}
-    grids.train(pipeline.write_config(folder, method, "whole", **sections), (1, 1, 1))
+    grid_runs.train(pipeline.write_config(folder, method, "whole", **sections), (1, 1, 1))
     config = pipeline.write_config(folder, method, "stages", **sections)
-    grids.train(config, grid)
+    grid_runs.train(config, grid)
     pipeline.check_same(name, f"{folder}/stages", f"{folder}/whole")
     pipeline.check_memory(name, config, f"{folder}/stages", method, grid)
     half = {"steps": pipeline.STEPS // 2, "eval_every": 2}
     for on, more in ((grid, ["--set", f"train.steps={half['steps']}"]), ((2, 1, 1), [])):  # gone on with without stages
-        grids.train(pipeline.write_config(folder, method, "resumed", **sections), on, *more)
+        grid_runs.train(pipeline.write_config(folder, method, "resumed", **sections), on, *more)
     pipeline.check_same(f"{name}, resumed", f"{folder}/resumed", f"{folder}/whole")
     pipeline.check_left(name, folder, "stages", method)
     if method == FULL:

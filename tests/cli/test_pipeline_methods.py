@@ -8,7 +8,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), HERE]
-import grids
+import grid_runs
 import harness
 import test_pipeline as pipeline
 
@@ -62,7 +62,7 @@ def check_objective(name, folder):
     model, objective, rows, grid, other = OBJECTIVES[name]
     prepare_objective(folder, model, rows)
     for run, on in (("whole", (1, 1, 1)), ("stages", grid)):
-        grids.train(pipeline.write_config(folder, {**LORA, **other}, run, objective=objective, batch={"sequences": 6, "micro": 1}), on)
+        grid_runs.train(pipeline.write_config(folder, {**LORA, **other}, run, objective=objective, batch={"sequences": 6, "micro": 1}), on)
     pipeline.check_same(name, f"{folder}/stages", f"{folder}/whole")
     for line in harness.read_metrics(f"{folder}/stages"):  # of the replica that sends more; rows of a pass before the gradients count in both
         sent = 4 * pipeline.WIDTH * line["computed_tokens"]
@@ -93,8 +93,8 @@ def check_sent(folder):
         prepare_objective(f"{folder}-{name}", model, rows)
         data = {"train": f"{folder}-{name}/data.h5", "share_prompts": False}
         config = pipeline.write_config(f"{folder}-{name}", method, "run", objective=objective, batch={"sequences": 6, "micro": 1}, train={"steps": 2}, data=data)
-        grids.train(config, (1, 1, 2))
-        plan = json.loads(harness.mpilora("plan", config, *grids.words_of((1, 1, 2)), "--json"))["methods"][0]["piped_bytes_per_step"]
+        grid_runs.train(config, (1, 1, 2))
+        plan = json.loads(harness.mpilora("plan", config, *grid_runs.words_of((1, 1, 2)), "--json"))["methods"][0]["piped_bytes_per_step"]
         for line in harness.read_metrics(f"{folder}-{name}/run"):
             sent = 4 * pipeline.WIDTH * line["computed_tokens"]
             checks.that(line["piped_bytes"] == plan == sent, f"bytes, {name}: {line['piped_bytes']} sent, planned {plan}, {sent} by the rows")
@@ -108,7 +108,7 @@ def check_loftq():
         harness.make_data(folder, [ids(i, 20 + 5 * i) for i in range(14)])
         for run, grid in (("whole", (1, 1, 1)), ("stages", (1, 1, 2))):
             method = {**LORA, "init": "loftq", "original": f"{folder}/base.h5"}
-            grids.train(pipeline.write_config(folder, method, run, base=f"{folder}/blocks.h5"), grid)
+            grid_runs.train(pipeline.write_config(folder, method, run, base=f"{folder}/blocks.h5"), grid)
         pipeline.check_same("loftq", f"{folder}/stages", f"{folder}/whole")
 
 

@@ -13,7 +13,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
-import grids
+import grid_runs
 import harness
 
 STEPS, LAYERS = 3, 4
@@ -72,12 +72,12 @@ def write_config(folder, method, name, **sections):
 
 
 def check_same(what, found, expected):
-    grids.check_same(checks, what, found, expected, norm_bound=4e-6)
+    grid_runs.check_same(checks, what, found, expected, norm_bound=4e-6)
 
 
 def check_memory(what, config, run, method, grid):
-    checks.that([grids.plan(config, grid)[key] for key in ("dp", "tp", "cp", "pp")] == list(grid), f"{what}: plan has another grid")
-    memory, planned = grids.check_memory(checks, what, config, run, method, grid)
+    checks.that([grid_runs.plan(config, grid)[key] for key in ("dp", "tp", "cp", "pp")] == list(grid), f"{what}: plan has another grid")
+    memory, planned = grid_runs.check_memory(checks, what, config, run, method, grid)
     checks.close(f"{what}: workspace", memory["workspace"], planned["workspace"], 0.01)
     return memory
 
@@ -97,18 +97,18 @@ def check_left(what, folder, run, method):
 def check_resumed(what, folder, method, grids):
     """Gone on with on another grid after each checkpoint."""
     for i, grid in enumerate(grids):
-        grids.train(write_config(folder, method, "resumed", train={"steps": STEPS, "save_every": 1}), grid, "--set", f"train.steps={i + 1}")
+        grid_runs.train(write_config(folder, method, "resumed", train={"steps": STEPS, "save_every": 1}), grid, "--set", f"train.steps={i + 1}")
     check_same(f"{what}, resumed", f"{folder}/resumed", f"{folder}/whole")
 
 
 def check_case(name, folder):
     model, method, sections, grids = CASES[name]
     prepare(folder, model)
-    grids.train(write_config(folder, method, "whole", **sections), (1, 1, 1, 1))
+    grid_runs.train(write_config(folder, method, "whole", **sections), (1, 1, 1, 1))
     for grid in grids:
         label = "x".join(map(str, grid))
         config = write_config(folder, method, label, **sections)
-        grids.train(config, grid)
+        grid_runs.train(config, grid)
         check_same(f"{name} on {label}", f"{folder}/{label}", f"{folder}/whole")
         check_memory(f"{name} on {label}", config, f"{folder}/{label}", method, grid)
     check_left(name, folder, label, method)
@@ -123,7 +123,7 @@ def check_halves(folder):
     harness.make_data(folder, [[(i * i + 7 * j) % 257 for j in range(401)] for i in range(4)], "even")
     for cp in (1, 2):
         config = write_config(folder, LORA, f"even-{cp}", data={"train": f"{folder}/even.h5", "max_len": 401}, batch={"sequences": 4, "micro": 2}, train={"steps": 1})
-        grids.train(config, (1, 1, cp, 1))
+        grid_runs.train(config, (1, 1, cp, 1))
         kept[cp] = check_memory(f"cp {cp}", config, f"{folder}/even-{cp}", LORA, (1, 1, cp, 1))["activation"]
     checks.that(abs(2 * kept[2] / kept[1] - 1) < 0.01, f"kept for backward: {kept}")
     gathered = 3 * 4 * LAYERS * 2 * 16 * (4 * 400 // 2)  # floats of a key and a value of 2 heads of 8, of half of the tokens
