@@ -19,7 +19,7 @@ CASES = {
     "roberta": {**LORA, "model": "roberta-padded", "kind": "class"},
     "roberta-full": {**FULL, "model": "roberta-padded", "kind": "number"},
     "roberta-tokens": {**FULL, "model": "roberta-padded", "kind": "tokens"},
-    "deberta": {**LORA, "model": "deberta", "kind": "number", "lr": 1e-3, "config": {"pooler_hidden_act": "tanh"}},
+    "deberta": {**LORA, "model": "deberta", "kind": "number", "lr": 3e-4, "config": {"pooler_hidden_act": "tanh"}},
     "deberta-v3": {**LORA, "model": "deberta-v3", "kind": "class"},
     "deberta-v3-full": {**FULL, "model": "deberta-v3", "kind": "class"},
     "deberta-distances": {**LORA, "model": "deberta", "kind": "class", "distances": True},  # pos_proj and pos_q_proj have adapters, too
