@@ -177,20 +177,20 @@ typedef void ml_leaf_product(const void *self, int leaf, float beta, float *y);
 
 /* y = Σ over all leaves of all ranks of tp, as a tree: the sum of the first 2^k of them, of the
  * largest k that leaves others, and that of the others, added.
- * `apart`: multiply can only beta 0, and the leaf is added behind it.
+ * Each leaf is made whole with beta 0 and then added.
  * Shapes: y[T, n], contiguous; pass->partial[ml_linear_leaf_rooms, T, n].
  * Ownership: all borrowed; y is overwritten.
  * Collective over tp.
  * Errors: none. */
 void ml_linear_sum_leaves(const ml_linear *layer, const ml_pass *pass, ml_leaf_product *multiply,
-                          const void *self, bool apart, int64_t n, float *y);
+                          const void *self, int64_t n, float *y);
 
 /* How many partial sums wait while so many leaves are added.
  * Shapes: none.
  * Ownership: none.
  * Local.
  * Errors: none. */
-int64_t ml_linear_leaf_rooms(int leaves, bool apart);
+int64_t ml_linear_leaf_rooms(int leaves);
 
 /* y = x·Wᵀ alone: no hook, bias or sum. And columns [first, first + count) of a row of W as fp32.
  * Shapes: x[T, in], y[T, out], out[count] of this rank.

@@ -2,8 +2,9 @@
  * each behind the last one, and the leaves as a tree. On one rank the tree has all leaves; on more
  * each of them has a node of it, and ml_grid_sum_ordered goes on from there.
  *
- * A leaf of one product is added to the one before it while it is multiplied (beta 1), so that of
- * four leaves only one sum waits in memory, of eight two. */
+ * A leaf is a sum of its own before it is added to another: a product that adds to what is there
+ * (beta 1) does so once for each of its blocks of depth, which a leaf on a rank of its own does
+ * not. Of four leaves two sums wait in memory, of eight three. */
 #include "linear/leaves.h"
 
 #include "mpilora/blocks.h"
@@ -39,19 +40,17 @@ static int left_of(int leaves)
     return left;
 }
 
-int64_t ml_linear_leaf_rooms(int leaves, bool apart)
+int64_t ml_linear_leaf_rooms(int leaves)
 {
     if (leaves <= 1) return 0;
     int left = left_of(leaves), right = leaves - left;
-    return ml_max(ml_linear_leaf_rooms(left, apart),
-                  right == 1 && !apart ? 0 : 1 + ml_linear_leaf_rooms(right, apart));
+    return ml_max(ml_linear_leaf_rooms(left), 1 + ml_linear_leaf_rooms(right));
 }
 
 typedef struct tree {
     const ml_kernels *kernels;
     ml_leaf_product *multiply;
     const void *self;
-    bool apart;
     int64_t floats; /* of y */
 } tree;
 
@@ -63,18 +62,14 @@ static void add_up(const tree *t, int first, int leaves, float *y, float *rooms)
     }
     int left = left_of(leaves), right = leaves - left;
     add_up(t, first, left, y, rooms);
-    if (right == 1 && !t->apart) {
-        t->multiply(t->self, first + left, 1.0F, y);
-        return;
-    }
     add_up(t, first + left, right, rooms, rooms + t->floats);
     t->kernels->add(t->floats, rooms, y);
 }
 
 void ml_linear_sum_leaves(const ml_linear *layer, const ml_pass *pass, ml_leaf_product *multiply,
-                          const void *self, bool apart, int64_t n, float *y)
+                          const void *self, int64_t n, float *y)
 {
-    const tree t = {pass->kernels, multiply, self, apart, pass->tokens * n};
+    const tree t = {pass->kernels, multiply, self, pass->tokens * n};
     add_up(&t, layer->leaf_first, layer->leaf_end - layer->leaf_first, y, pass->partial);
     if (pass->grid) ml_grid_sum_ordered(pass->grid, ML_GROUP_TP, y, t.floats);
 }
@@ -101,7 +96,7 @@ static void multiply_columns(const void *self, int leaf, float beta, float *y)
 void ml_linear_forward_leaves(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
 {
     const operands o = {layer, pass, x};
-    ml_linear_sum_leaves(layer, pass, multiply_columns, &o, false, layer->out, y);
+    ml_linear_sum_leaves(layer, pass, multiply_columns, &o, layer->out, y);
 }
 
 /* The leaf of each projection that is among rows [first, end) of the layer's; returns how many. */
@@ -138,6 +133,5 @@ void ml_linear_backward_leaves(const ml_linear *layer, const ml_pass *pass, cons
                                float *dx)
 {
     const operands o = {layer, pass, dy};
-    /* Weights in several formats are several products. */
-    ml_linear_sum_leaves(layer, pass, multiply_rows, &o, layer->nweights > 1, layer->in, dx);
+    ml_linear_sum_leaves(layer, pass, multiply_rows, &o, layer->in, dx);
 }

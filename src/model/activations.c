@@ -265,11 +265,11 @@ static int64_t widest_sum(const ml_model *m)
 static void lay_out_leaves(const ml_model *m, activations *a, int64_t T, int64_t rows, cursor *c)
 {
     int leaves = m->leaves / m->tp;
-    int64_t rooms = ml_linear_leaf_rooms(leaves, m->spec.formats != NULL);
+    int64_t rooms = ml_linear_leaf_rooms(leaves);
     if (m->leaves == 0) return;
     if (rooms > 0) a->partial = take_floats(c, rooms * rows * widest_sum(m));
     if (m->spec.qk_norm && m->spec.qk_norm_kind == ML_QK_NORM_WIDTH)
-        a->qk_partial = take_floats(c, (ml_linear_leaf_rooms(leaves, false) + 1) * 2 * T);
+        a->qk_partial = take_floats(c, (ml_linear_leaf_rooms(leaves) + 1) * 2 * T);
 }
 
 static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)

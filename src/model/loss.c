@@ -81,7 +81,7 @@ void sum_exponentials(const ml_model *m, const ml_targets *targets, int64_t C, c
     const ml_pass pass = {
         .kernels = m->kernels, .grid = m->grid, .tokens = C, .partial = m->act.partial};
     if (m->leaves > 0) {
-        ml_linear_sum_leaves(&m->head, &pass, sum_of_leaf, &e, false, 2, sum);
+        ml_linear_sum_leaves(&m->head, &pass, sum_of_leaf, &e, 2, sum);
         return;
     }
     m->kernels->xent_sum(C, V, z, V, row_max, targets, sum, sum + C);

@@ -80,7 +80,7 @@ static void sum_leaf(const void *self, int leaf, float beta, float *sum)
     const head_sums *s = self;
     const ml_model *m = s->model;
     const ml_linear *linear = &s->layer->qkv;
-    int64_t n = 2 * s->T, rooms = ml_linear_leaf_rooms(m->leaves / m->tp, false);
+    int64_t n = 2 * s->T, rooms = ml_linear_leaf_rooms(m->leaves / m->tp);
     float *to = beta == 0.0F ? sum : m->act.qk_partial + rooms * n;
     for (int part = 0; part < 2; part++) {
         int64_t first = ml_linear_leaf_start(linear, part, leaf),
@@ -97,7 +97,7 @@ static void sum_heads(const head_sums *s, float *sum)
     const ml_pass pass = {
         .kernels = m->kernels, .grid = m->grid, .tokens = s->T, .partial = m->act.qk_partial};
     if (m->leaves > 0) {
-        ml_linear_sum_leaves(&s->layer->qkv, &pass, sum_leaf, s, false, 2, sum);
+        ml_linear_sum_leaves(&s->layer->qkv, &pass, sum_leaf, s, 2, sum);
         return;
     }
     sum_part(s, 0, 0, q_width(m), sum);

@@ -126,7 +126,7 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     if (sums_leaves(group, ML_LINEAR_ROW)) { /* of one projection, and so with one pair */
         const contraction inputs = {group, pass, drop ? dropped : x};
         if (drop) apply_dropout(group, &group->pair[0], pass, x, dropped, false);
-        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, false, R, h);
+        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, R, h);
     } else if (!drop) {
         k->gemm(k, false, true, T, R, in, 1.0F, x, in, group->pair[0].a, in, 0.0F, h, R);
     } else {
@@ -164,7 +164,7 @@ static void output_gradients(const lora_group *group, const ml_pass *pass, const
     const contraction outputs = {group, pass, dy};
     bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
     if (leaves) {
-        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, false, R, dh);
+        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, R, dh);
         scale_pairs(group, T, dh);
     }
     for (int i = 0; i < group->npairs; i++) {
