@@ -171,13 +171,11 @@ void ml_linear_set_leaves(ml_linear *layer, int leaves, int tp, int tp_rank);
  * Errors: none. */
 int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf);
 
-/* Makes y = beta·y + one leaf's part of it, beta 0 (what is in y is never read) or 1; the part is
- * one sum, to which y is added. */
-typedef void ml_leaf_product(const void *self, int leaf, float beta, float *y);
+/* Makes y one leaf's part of the sum; what is in y is never read. */
+typedef void ml_leaf_product(const void *self, int leaf, float *y);
 
 /* y = Σ over all leaves of all ranks of tp, as a tree: the sum of the first 2^k of them, of the
  * largest k that leaves others, and that of the others, added.
- * Each leaf is made whole with beta 0 and then added.
  * Shapes: y[T, n], contiguous; pass->partial[ml_linear_leaf_rooms, T, n].
  * Ownership: all borrowed; y is overwritten.
  * Collective over tp.

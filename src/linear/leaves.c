@@ -57,7 +57,7 @@ typedef struct tree {
 static void add_up(const tree *t, int first, int leaves, float *y, float *rooms)
 {
     if (leaves == 1) {
-        t->multiply(t->self, first, 0.0F, y);
+        t->multiply(t->self, first, y);
         return;
     }
     int left = left_of(leaves), right = leaves - left;
@@ -82,7 +82,7 @@ typedef struct operands {
     const float *x; /* or dy */
 } operands;
 
-static void multiply_columns(const void *self, int leaf, float beta, float *y)
+static void multiply_columns(const void *self, int leaf, float *y)
 {
     const operands *o = self;
     const ml_linear *layer = o->layer;
@@ -90,7 +90,7 @@ static void multiply_columns(const void *self, int leaf, float beta, float *y)
     int64_t first = ml_linear_leaf_start(layer, 0, leaf),
             count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
     k->columns_forward(k, o->pass->tokens, o->x + first, layer->in, &layer->weight[0], first, count,
-                       beta, y, layer->out);
+                       0.0F, y, layer->out);
 }
 
 void ml_linear_forward_leaves(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
@@ -114,8 +114,9 @@ static int leaf_rows(const ml_linear *layer, int leaf, int64_t first, int64_t en
 }
 
 /* Of all projections: they are one sum. */
-static void multiply_rows(const void *self, int leaf, float beta, float *dx)
+static void multiply_rows(const void *self, int leaf, float *dx)
 {
+    float beta = 0.0F;
     const operands *o = self;
     const ml_linear *layer = o->layer;
     const ml_kernels *k = o->pass->kernels;

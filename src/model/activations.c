@@ -204,7 +204,7 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
     if (backward && m->spec.logit_cap > 0.0)
         a->slope = take_floats(c, a->head_chunk * logits_of_row(m));
     a->row_max = take_floats(c, a->head_chunk);
-    a->row_sums = take_floats(c, (m->leaves > 0 ? 4 : 2) * a->head_chunk);
+    a->row_sums = take_floats(c, 2 * a->head_chunk);
     if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
 }
 
@@ -269,7 +269,7 @@ static void lay_out_leaves(const ml_model *m, activations *a, int64_t T, int64_t
     if (m->leaves == 0) return;
     if (rooms > 0) a->partial = take_floats(c, rooms * rows * widest_sum(m));
     if (m->spec.qk_norm && m->spec.qk_norm_kind == ML_QK_NORM_WIDTH)
-        a->qk_partial = take_floats(c, (ml_linear_leaf_rooms(leaves) + 1) * 2 * T);
+        a->qk_partial = take_floats(c, rooms * 2 * T);
 }
 
 static void lay_out_work(const ml_model *m, activations *a, int64_t T, bool backward, cursor *c)

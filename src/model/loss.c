@@ -56,10 +56,9 @@ typedef struct exponentials {
     const ml_targets *targets;
     int64_t rows;
     const float *z, *row_max;
-    float *leaf; /* [2·C] */
 } exponentials;
 
-static void sum_of_leaf(const void *self, int leaf, float beta, float *sum)
+static void sum_of_leaf(const void *self, int leaf, float *sum)
 {
     const exponentials *e = self;
     const ml_kernels *k = e->model->kernels;
@@ -67,17 +66,15 @@ static void sum_of_leaf(const void *self, int leaf, float beta, float *sum)
     int64_t C = e->rows, V = e->model->vocab_count, first = ml_linear_leaf_start(head, 0, leaf),
             count = ml_linear_leaf_start(head, 0, leaf + 1) - first;
     ml_targets own = *e->targets;
-    float *to = beta == 0.0F ? sum : e->leaf;
     own.first += first;
-    k->xent_sum(C, count, e->z + first, V, e->row_max, &own, to, to + C);
-    if (beta != 0.0F) k->add(2 * C, to, sum);
+    k->xent_sum(C, count, e->z + first, V, e->row_max, &own, sum, sum + C);
 }
 
 void sum_exponentials(const ml_model *m, const ml_targets *targets, int64_t C, const float *z,
                       const float *row_max, float *sum)
 {
     int64_t V = m->vocab_count;
-    const exponentials e = {m, targets, C, z, row_max, m->act.row_sums + 2 * m->act.head_chunk};
+    const exponentials e = {m, targets, C, z, row_max};
     const ml_pass pass = {
         .kernels = m->kernels, .grid = m->grid, .tokens = C, .partial = m->act.partial};
     if (m->leaves > 0) {

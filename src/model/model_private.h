@@ -77,8 +77,8 @@ typedef struct activations {
                             where q and k are normalised again */
     float *h, *a, *dh,
         *d_mlp; /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
-    float *logits, *row_max, *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits,
-                                           with leaves twice. In attention's place */
+    float *logits, *row_max, *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In
+                                           attention's place */
     float *slope;             /* [R, vocab_count] of the logits' cap; NULL: none, or no backward */
     float *n, *y, *wide_x;    /* [max(C, R), max(d, e)] ×2, [C, d] */
     float *projected;         /* [max(C, R), d] of a head that is projected to; NULL: it is not */
@@ -92,8 +92,8 @@ typedef struct activations {
                                  NULL: they are not */
     float *mean, *rstd, *lse; /* where nothing is kept */
     float *scratch;           /* of the hooks */
-    float *partial;           /* of ml_linear_sum_leaves; NULL: without leaves, or only two */
-    float *qk_partial;        /* [2, T] and as often as partial sums wait: of those of qk_rstd */
+    float *partial;           /* of ml_linear_sum_leaves; NULL: a rank has one leaf, or none */
+    float *qk_partial;        /* [2, T] as often as partial sums wait: of those of qk_rstd */
     float *hook_head;         /* what the head's hook keeps from forward to backward of a chunk */
     uint8_t *starts, *row_starts, *head_starts; /* [T] where pieces of gradients begin: of tokens,
                                                    and of rows that are predicted, which are shorter

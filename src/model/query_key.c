@@ -75,19 +75,15 @@ static void sum_part(const head_sums *s, int part, int64_t first, int64_t count,
         k->wide_squares(s->T, count, s->qkv + first, width, sum);
 }
 
-static void sum_leaf(const void *self, int leaf, float beta, float *sum)
+static void sum_leaf(const void *self, int leaf, float *sum)
 {
     const head_sums *s = self;
-    const ml_model *m = s->model;
     const ml_linear *linear = &s->layer->qkv;
-    int64_t n = 2 * s->T, rooms = ml_linear_leaf_rooms(m->leaves / m->tp);
-    float *to = beta == 0.0F ? sum : m->act.qk_partial + rooms * n;
     for (int part = 0; part < 2; part++) {
         int64_t first = ml_linear_leaf_start(linear, part, leaf),
                 end = ml_linear_leaf_start(linear, part, leaf + 1);
-        sum_part(s, part, first, end - first, to + part * s->T);
+        sum_part(s, part, first, end - first, sum + part * s->T);
     }
-    if (beta != 0.0F) m->kernels->add(n, to, sum);
 }
 
 /* sum[2, T], over tp. */

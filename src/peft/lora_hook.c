@@ -51,7 +51,7 @@ typedef struct contraction {
 } contraction;
 
 /* h[T, R] of a leaf of x's columns. */
-static void contract_inputs(const void *self, int leaf, float beta, float *h)
+static void contract_inputs(const void *self, int leaf, float *h)
 {
     const contraction *c = self;
     const lora_group *group = c->group;
@@ -60,12 +60,11 @@ static void contract_inputs(const void *self, int leaf, float beta, float *h)
     int64_t first = ml_linear_leaf_start(layer, 0, leaf),
             count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
     k->gemm(k, false, true, c->pass->tokens, group->rank, count, 1.0F, c->x + first, layer->in,
-            group->pair[0].a + first, layer->in, beta, h, group->rank);
+            group->pair[0].a + first, layer->in, 0.0F, h, group->rank);
 }
 
 /* dh[T, r] of a pair without its scale, of a leaf of each projection that it adapts. */
-static void contract_pair(const contraction *c, const lora_pair *pair, int leaf, float beta,
-                          float *dh)
+static void contract_pair(const contraction *c, const lora_pair *pair, int leaf, float *dh)
 {
     const ml_linear *layer = c->group->layer;
     const ml_kernels *k = c->pass->kernels;
@@ -79,15 +78,15 @@ static void contract_pair(const contraction *c, const lora_pair *pair, int leaf,
                 count = ml_linear_leaf_start(layer, part, leaf + 1) - first;
         if (count > 0) run[runs++] = (ml_rows){first - pair->start, count};
     }
-    k->rows_backward(k, c->pass->tokens, c->x + pair->start, layer->out, &b, runs, run, beta, dh,
+    k->rows_backward(k, c->pass->tokens, c->x + pair->start, layer->out, &b, runs, run, 0.0F, dh,
                      c->group->rank);
 }
 
-static void contract_outputs(const void *self, int leaf, float beta, float *dh)
+static void contract_outputs(const void *self, int leaf, float *dh)
 {
     const contraction *c = self;
     for (int i = 0; i < c->group->npairs; dh += c->group->pair[i++].rank)
-        contract_pair(c, &c->group->pair[i], leaf, beta, dh);
+        contract_pair(c, &c->group->pair[i], leaf, dh);
 }
 
 static void scale_pairs(const lora_group *group, int64_t T, float *dh)
