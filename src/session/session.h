@@ -255,7 +255,7 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* ---- the parts ----------------------------------------------------------------------------- */
 
-/* session.c: the model of this rank's stage, with room for so many micro-batches on their way; and
+/* attach.c: the model of this rank's stage, with room for so many micro-batches on their way; and
  * where what trains lies in its buffers. Local. */
 ml_status ml_session_create_model(session *s, const ml_model_spec *spec,
                                   int64_t in_flight) ML_NODISCARD;
