@@ -102,89 +102,89 @@ static void point_linear(const ml_model *m, ml_linear *linear, int64_t i)
     }
 }
 
+static void point_embed(ml_model *m, int64_t i)
+{
+    const ml_model_slot *slot = &m->slots[i];
+    m->embed.nweights = 1;
+    m->embed.weight[0] = (ml_weight){slot->data, slot->dtype, m->embed.in, m->embed.out};
+    m->embed.weight_gradient = slot->gradient;
+    if (m->spec.tied_head) point_linear(m, &m->head, i);
+}
+
+/* What the slots of a role are pointed from: a struct at an offset of the model, or of the slot's
+ * layer. */
+typedef enum place_kind {
+    PLACE_NONE, /* passes read them from their slot */
+    PLACE_EMBED,
+    PLACE_NORM,
+    PLACE_LINEAR,
+    PLACE_WHOLE
+} place_kind;
+typedef struct place {
+    place_kind kind;
+    bool in_layer;
+    size_t offset;
+} place;
+
+#define OF_MODEL(kind, field)                          \
+    {                                                  \
+        PLACE_##kind, false, offsetof(ml_model, field) \
+    }
+#define OF_LAYER(kind, field)                         \
+    {                                                 \
+        PLACE_##kind, true, offsetof(ml_layer, field) \
+    }
+static const place places[] = {
+    [ML_ROLE_EMBED] = {.kind = PLACE_EMBED},
+    [ML_ROLE_PROJECT_IN] = OF_MODEL(LINEAR, project_in),
+    [ML_ROLE_POSITION] = {.kind = PLACE_NONE},
+    [ML_ROLE_TOKEN_TYPE] = {.kind = PLACE_NONE},
+    [ML_ROLE_EMBED_NORM] = OF_MODEL(NORM, embed_norm),
+    [ML_ROLE_RELATIVE] = {.kind = PLACE_NONE},
+    [ML_ROLE_RELATIVE_NORM] = OF_MODEL(NORM, relative_norm),
+    [ML_ROLE_CONV] = OF_MODEL(LINEAR, conv),
+    [ML_ROLE_CONV_NORM] = OF_MODEL(NORM, conv_norm),
+    [ML_ROLE_NORM1] = OF_LAYER(NORM, norm1),
+    [ML_ROLE_QKV] = OF_LAYER(LINEAR, qkv),
+    [ML_ROLE_POS] = OF_LAYER(LINEAR, pos),
+    [ML_ROLE_Q_NORM] = OF_LAYER(NORM, q_norm),
+    [ML_ROLE_K_NORM] = OF_LAYER(NORM, k_norm),
+    [ML_ROLE_O] = OF_LAYER(LINEAR, o),
+    [ML_ROLE_NORM1_BEHIND] = OF_LAYER(NORM, norm1_behind),
+    [ML_ROLE_NORM2] = OF_LAYER(NORM, norm2),
+    [ML_ROLE_UP] = OF_LAYER(LINEAR, up),
+    [ML_ROLE_DOWN] = OF_LAYER(LINEAR, down),
+    [ML_ROLE_NORM2_BEHIND] = OF_LAYER(NORM, norm2_behind),
+    [ML_ROLE_FINAL_NORM] = OF_MODEL(NORM, final_norm),
+    [ML_ROLE_PROJECT_OUT] = OF_MODEL(LINEAR, project_out),
+    [ML_ROLE_TRANSFORM] = OF_MODEL(WHOLE, transform),
+    [ML_ROLE_TRANSFORM_NORM] = OF_MODEL(NORM, transform_norm),
+    [ML_ROLE_HEAD] = OF_MODEL(LINEAR, head),
+    [ML_ROLE_POOL] = OF_MODEL(WHOLE, pool),
+    [ML_ROLE_CLASSIFY] = OF_MODEL(WHOLE, score),
+};
+_Static_assert(sizeof places / sizeof *places == ML_ROLE_CLASSIFY + 1, "a role without its place");
+
 static void point_slot(ml_model *m, int64_t i)
 {
     const ml_model_slot *slot = &m->slots[i];
-    ml_layer *layer = slot->layer < 0 ? NULL : &m->layers[slot->layer];
-    switch (slot->row->role) {
-    case ML_ROLE_EMBED:
-        m->embed.nweights = 1;
-        m->embed.weight[0] = (ml_weight){slot->data, slot->dtype, m->embed.in, m->embed.out};
-        m->embed.weight_gradient = slot->gradient;
-        if (m->spec.tied_head) point_linear(m, &m->head, i);
+    const place *p = &places[slot->row->role];
+    char *owner = p->in_layer ? (char *)&m->layers[slot->layer] : (char *)m;
+    void *at = owner + p->offset;
+    switch (p->kind) {
+    case PLACE_NONE:
         return;
-    case ML_ROLE_PROJECT_IN:
-        point_linear(m, &m->project_in, i);
+    case PLACE_EMBED:
+        point_embed(m, i);
         return;
-    case ML_ROLE_PROJECT_OUT:
-        point_linear(m, &m->project_out, i);
+    case PLACE_NORM:
+        point_norm(at, slot);
         return;
-    case ML_ROLE_POSITION:
-    case ML_ROLE_TOKEN_TYPE:
-    case ML_ROLE_RELATIVE:
-        return; /* read from its slot */
-    case ML_ROLE_RELATIVE_NORM:
-        point_norm(&m->relative_norm, slot);
+    case PLACE_LINEAR:
+        point_linear(m, at, i);
         return;
-    case ML_ROLE_CONV:
-        point_linear(m, &m->conv, i);
-        return;
-    case ML_ROLE_CONV_NORM:
-        point_norm(&m->conv_norm, slot);
-        return;
-    case ML_ROLE_POS:
-        point_linear(m, &layer->pos, i);
-        return;
-    case ML_ROLE_HEAD:
-        point_linear(m, &m->head, i);
-        return;
-    case ML_ROLE_EMBED_NORM:
-        point_norm(&m->embed_norm, slot);
-        return;
-    case ML_ROLE_NORM1:
-        point_norm(&layer->norm1, slot);
-        return;
-    case ML_ROLE_QKV:
-        point_linear(m, &layer->qkv, i);
-        return;
-    case ML_ROLE_Q_NORM:
-        point_norm(&layer->q_norm, slot);
-        return;
-    case ML_ROLE_K_NORM:
-        point_norm(&layer->k_norm, slot);
-        return;
-    case ML_ROLE_O:
-        point_linear(m, &layer->o, i);
-        return;
-    case ML_ROLE_NORM1_BEHIND:
-        point_norm(&layer->norm1_behind, slot);
-        return;
-    case ML_ROLE_NORM2:
-        point_norm(&layer->norm2, slot);
-        return;
-    case ML_ROLE_UP:
-        point_linear(m, &layer->up, i);
-        return;
-    case ML_ROLE_DOWN:
-        point_linear(m, &layer->down, i);
-        return;
-    case ML_ROLE_NORM2_BEHIND:
-        point_norm(&layer->norm2_behind, slot);
-        return;
-    case ML_ROLE_FINAL_NORM:
-        point_norm(&m->final_norm, slot);
-        return;
-    case ML_ROLE_TRANSFORM:
-        point_whole(&m->transform, slot);
-        return;
-    case ML_ROLE_TRANSFORM_NORM:
-        point_norm(&m->transform_norm, slot);
-        return;
-    case ML_ROLE_POOL:
-        point_whole(&m->pool, slot);
-        return;
-    case ML_ROLE_CLASSIFY:
-        point_whole(&m->score, slot);
+    case PLACE_WHOLE:
+        point_whole(at, slot);
         return;
     }
 }
