@@ -1,5 +1,5 @@
-/* config: YAML run configurations and model descriptions, with --set overrides; see the design's
- * section 8.
+/* config: YAML run configurations (docs/configuration.md has their keys) and model descriptions,
+ * with --set overrides.
  *
  * Unknown keys (with the nearest known one), wrong types, values out of range and impossible
  * combinations: ML_USAGE, one line with file, line and key. Strings are owned by the struct. A
@@ -9,71 +9,12 @@
 #define MPILORA_CONFIG_H
 
 #include "mpilora/base.h"
+#include "mpilora/method.h"
 #include "mpilora/model.h"
+#include "mpilora/objective.h"
 #include "mpilora/optim.h"
 
 ML_BEGIN_DECLS
-
-typedef enum ml_method {
-    ML_METHOD_LORA,
-    ML_METHOD_FULL,
-    ML_METHOD_TOP,
-    ML_METHOD_BITFIT,
-    ML_METHOD_PREFIX_EMBED,
-    ML_METHOD_PREFIX_LAYER,
-    ML_METHOD_PREFIX_KV,
-    ML_METHOD_ADAPTER_H,
-    ML_METHOD_ADAPTER_L,
-    ML_METHOD_ADAPTER_P,
-    ML_METHOD_ADAPTER_DROP,
-    ML_METHOD_COMPACTER,
-    ML_METHOD_LORA_PREFIX_EMBED,
-    ML_METHOD_LORA_PREFIX_LAYER,
-    ML_METHOD_LORA_PREFIX_KV,
-    ML_METHODS
-} ml_method;
-
-/* The word of a method as method.name has it: "lora", "full", …, "lora+prefix_kv".
- * Shapes: none.
- * Ownership: static.
- * Local.
- * Errors: none. */
-const char *ml_method_name(ml_method method);
-
-/* The method of a word; false: it is none, and *out stays as it was.
- * Shapes: none.
- * Ownership: all borrowed.
- * Local.
- * Errors: none. */
-bool ml_method_find(const char *name, ml_method *out);
-
-/* What a method has: LoRA's pairs; virtual tokens; of these, keys and values alone (prefix_kv);
- * bottlenecks (adapter_h, adapter_l, adapter_p, adapter_drop, compacter). A method that is two has
- * what either has.
- * Shapes: none.
- * Ownership: none.
- * Local.
- * Errors: none. */
-bool ml_method_has_lora(ml_method method);
-bool ml_method_has_prefix(ml_method method);
-bool ml_method_has_keys(ml_method method);
-bool ml_method_has_bottleneck(ml_method method);
-
-/* Sizes of the methods other than LoRA; each method reads its own. In comments: the key's
- * default. */
-typedef struct ml_method_sizes {
-    int64_t top;    /* method.top: 2, the last layers that train (top) */
-    int64_t prefix; /* method.prefix: 8, trained positions before a sequence (prefix_embed,
-                       prefix_layer, prefix_kv) */
-    int64_t
-        infix; /* method.infix: 0, and between prompt and completion (prefix_embed, prefix_layer) */
-    int64_t bottleneck; /* method.bottleneck: 8, the width of adapter_h, adapter_l, adapter_p,
-                           adapter_drop and compacter */
-    int64_t drop;       /* method.drop: 0, the first layers without an adapter (adapter_drop) */
-    int64_t factors;    /* method.factors: 4, Kronecker terms (compacter) */
-    bool new_biases;    /* method.new_biases: false; true: biases that the model lacks are made, as
-                           zeros (bitfit) */
-} ml_method_sizes;
 
 /* What memory.activations says: a mode (ml_activation_mode, in the same order from ML_KEEP_FULL
  * on), or the choice of one. */
@@ -86,85 +27,6 @@ typedef enum ml_keep_activations {
 typedef enum ml_numerics { ML_NUMERICS_FAST, ML_NUMERICS_GRID } ml_numerics;
 typedef enum ml_measure { ML_MEASURE_ONCE, ML_MEASURE_ALWAYS } ml_measure;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
-/* What virtual tokens start as: small random numbers; what tokens drawn from the vocabulary, or
- * those of a text, are to the base. */
-typedef enum ml_prefix_init {
-    ML_PREFIX_RANDOM,
-    ML_PREFIX_VOCABULARY,
-    ML_PREFIX_TEXT
-} ml_prefix_init;
-
-/* The word as method.prefix_init has it: "random", "vocabulary", "text".
- * Shapes: none.
- * Ownership: static.
- * Local.
- * Errors: none. */
-const char *ml_prefix_init_name(ml_prefix_init init);
-
-typedef enum ml_bias {
-    ML_BIAS_NONE,
-    ML_BIAS_ALL,
-    ML_BIAS_LORA_ONLY /* those of adapted modules */
-} ml_bias;
-
-/* What a run minimises. Those from dpo to reward compare two answers to a prompt: dpo and ipo by
- * how far each has moved from the model as it was before the first step, cpo, simpo and orpo
- * without that, reward by what a head with one label gives them. kto has answers of which each is
- * wanted or not, and asks how far they have moved, too. */
-typedef enum ml_objective {
-    ML_OBJECTIVE_SFT, /* the targets' cross-entropy */
-    ML_OBJECTIVE_DPO,
-    ML_OBJECTIVE_IPO, /* dpo with loss_type ipo */
-    ML_OBJECTIVE_CPO,
-    ML_OBJECTIVE_SIMPO,
-    ML_OBJECTIVE_ORPO,
-    ML_OBJECTIVE_KTO,
-    ML_OBJECTIVE_REWARD,   /* −log σ of the difference of two rewards (Bradley and Terry 1952) */
-    ML_OBJECTIVE_CLASSIFY, /* by scores of labels: cross-entropy of classes, of each bit apart */
-    ML_OBJECTIVE_REGRESS,  /* the square of a score less the label */
-    ML_OBJECTIVE_TOKENS,   /* cross-entropy of classes of tokens */
-    ML_OBJECTIVE_CONTRASTIVE, /* vectors of texts: which of a step's texts belongs to which */
-    ML_OBJECTIVE_MLM          /* cross-entropy of some tokens, which are hidden from an encoder */
-} ml_objective;
-
-/* Of objective kto on pairs: how their answers follow each other. */
-typedef enum ml_pair_order {
-    ML_PAIRS_MIXED, /* a pair's chosen answer, then its rejected one */
-    ML_PAIRS_BLOCKS /* the chosen ones of ML_PAIR_BLOCK pairs, then the rejected ones of these */
-} ml_pair_order;
-
-/* How hidden states become one vector: their mean over all tokens of the text, special ones
- * included; that of the first token; that of the last. */
-typedef enum ml_pooling {
-    ML_POOLING_GIVEN, /* as the base's directory says it (sentence-transformers: modules.json); mean
-                         where it says nothing */
-    ML_POOLING_MEAN,
-    ML_POOLING_CLS,
-    ML_POOLING_LAST
-} ml_pooling;
-
-/* The loss of a pair; formulas: src/session/pair_loss.c. */
-typedef enum ml_pair_loss {
-    ML_PAIR_SIGMOID,
-    ML_PAIR_HINGE,
-    ML_PAIR_IPO,
-    ML_PAIR_SIGMOID_NORM,
-    ML_PAIR_ROBUST,
-    ML_PAIR_EXO,
-    ML_PAIR_NCA,
-    ML_PAIR_BCO,
-    ML_PAIR_SPPO_HARD,
-    ML_PAIR_APO_ZERO,
-    ML_PAIR_APO_DOWN,
-    ML_PAIR_DISCOPOP,
-    ML_PAIR_AOT, /* compares the sorted values of a whole batch, as does the next */
-    ML_PAIR_AOT_UNPAIRED,
-    ML_PAIR_SFT, /* the chosen answers' cross-entropy, over the tokens of a batch */
-    ML_PAIR_KTO, /* objective kto's, as is the next */
-    ML_PAIR_APO_ZERO_UNPAIRED,
-    ML_PAIR_SIMPO, /* objective simpo's, not a loss_type; as is orpo's */
-    ML_PAIR_ORPO
-} ml_pair_loss;
 
 /* Lists of a configuration, of at most so many members: words as their places among those that a
  * key has, each at most once, and numbers. */
@@ -177,49 +39,6 @@ typedef struct ml_numbers {
     int64_t count;
     double item[ML_MOST_LISTED];
 } ml_numbers;
-
-typedef enum ml_scaling { ML_SCALING_STANDARD, ML_SCALING_RSLORA } ml_scaling; /* α/r, α/√r */
-
-/* Targets as bits; which of them a model has is checked against it. ML_TARGET_ALL stands for
- * "every linear layer that tokens go through", which head, embedding and what projects the rows of
- * DeBERTa's distances are not. */
-typedef enum ml_target {
-    ML_TARGET_Q = 1,
-    ML_TARGET_K = 2,
-    ML_TARGET_V = 4,
-    ML_TARGET_O = 8,
-    ML_TARGET_FC = 16,
-    ML_TARGET_PROJ = 32,
-    ML_TARGET_GATE = 64,
-    ML_TARGET_UP = 128,
-    ML_TARGET_DOWN = 256,
-    ML_TARGET_QKV = 512, /* a fused projection as one adapter: GPT-2's, Phi-3's */
-    ML_TARGET_GATE_UP = 1024,
-    ML_TARGET_HEAD = 2048,
-    ML_TARGET_EMBED = 4096,
-    ML_TARGET_POS_Q = 8192, /* of the rows of distances, where they are not q's and k's */
-    ML_TARGET_POS_K = 16384,
-    ML_TARGET_ALL = 32768
-} ml_target;
-
-/* method.layers: ranges of layers from 0, ascending and apart; none: every layer. */
-typedef struct ml_layer_ranges {
-    int64_t count;
-    struct {
-        int64_t first, last;
-    } * range;
-} ml_layer_ranges;
-
-/* method.rank_pattern, method.alpha_pattern: a module takes the value of the first name that is its
- * own ("layers.0.attn.q") or its end behind a dot ("q", "attn.q"), as PEFT's patterns do with
- * module names. */
-typedef struct ml_module_patterns {
-    int64_t count;
-    struct {
-        char module[64];
-        double value;
-    } * item;
-} ml_module_patterns;
 
 /* How often: every so many steps, or seconds by the clock; both 0: never. */
 typedef struct ml_interval {
@@ -428,30 +247,6 @@ ml_status ml_run_config_write(const ml_run_config *config, ml_text *out) ML_NODI
  * Errors: ML_RESOURCE. */
 ml_status ml_run_config_describe(ml_text *out) ML_NODISCARD;
 
-/* Appends layers or patterns as the file has them: [0, 2-5] and {"q": 4}; null where there are
- * none.
- * Shapes: none.
- * Ownership: `out` is the caller's; the rest is borrowed.
- * Local.
- * Errors: ML_RESOURCE. */
-ml_status ml_layer_ranges_write(const ml_layer_ranges *layers, ml_text *out) ML_NODISCARD;
-ml_status ml_module_patterns_write(const ml_module_patterns *patterns, ml_text *out) ML_NODISCARD;
-
-/* Appends names as the file has them, ["head", "norm"]; null where there are none.
- * Shapes: none.
- * Ownership: `out` is the caller's; the rest is borrowed.
- * Local.
- * Errors: ML_RESOURCE. */
-ml_status ml_module_names_write(const ml_module_patterns *names, ml_text *out) ML_NODISCARD;
-
-/* Whether a method trains whole modules of the base beside its own (method.modules_to_save): those
- * that train tensors of the base themselves do not.
- * Shapes: none.
- * Ownership: none.
- * Local.
- * Errors: none. */
-bool ml_method_saves_modules(ml_method method);
-
 /* Whether method.init is pissa and the method has LoRA, which reads it.
  * Shapes: none.
  * Ownership: borrows `config`.
@@ -556,14 +351,6 @@ bool ml_run_config_looks_ahead(const ml_run_config *config);
  * Errors: none. */
 bool ml_run_config_has_figures(const ml_run_config *config);
 
-/* The name of an objective, "dpo", and of a loss_type, "sigmoid".
- * Shapes: none.
- * Ownership: static.
- * Local.
- * Errors: none. */
-const char *ml_objective_name(ml_objective objective);
-const char *ml_pair_loss_name(ml_pair_loss loss);
-
 /* The most sequences that one of `dp` replicas puts into a micro-batch of training: batch.micro,
  * or its share of a step where that is less.
  * Shapes: a number of sequences.
@@ -594,28 +381,6 @@ bool ml_model_spec_is_description(const char *path);
  * Collective over the world.
  * Errors: ML_USAGE as the top of this header says; ML_RESOURCE. */
 ml_status ml_model_spec_read(ml_model_spec *out, const char *path) ML_NODISCARD;
-
-/* Targets of `bits` that a model has, ML_TARGET_ALL resolved.
- * Shapes: ml_target bits.
- * Ownership: all borrowed.
- * Local.
- * Errors: ML_USAGE naming the first target that the model lacks and those it has, and where all,
- * or a fused target and its parts, do not stand alone; ML_RESOURCE. */
-ml_status ml_targets_resolve(const ml_model_spec *spec, unsigned bits, unsigned *out) ML_NODISCARD;
-
-/* The word of a target as method.targets has it; "?" for what is not one bit of them.
- * Shapes: none.
- * Ownership: static.
- * Local.
- * Errors: none. */
-const char *ml_target_name(ml_target target);
-
-/* The bit of a word of method.targets; 0: it is none.
- * Shapes: an ml_target bit.
- * Ownership: borrows `word`.
- * Local.
- * Errors: none. */
-unsigned ml_target_find(const char *word);
 
 ML_END_DECLS
 
