@@ -11,17 +11,8 @@ import argparse
 import csv
 import sys
 
-try:
-    import matplotlib
+from plots import PART_COLOURS, PARTS, finish, matplotlib, plt, stack
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import matplotlib.ticker
-except ImportError:
-    sys.exit("compare.py: matplotlib is missing (Debian: python3-matplotlib)")
-
-PARTS = ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "other")
-PART_COLOURS = ("#88ccee", "#332288", "#cc6677", "#aa4499", "#117733", "#ddcc77", "#bbbbbb")
 MARKS = "osD^v<>ph*Xd"
 
 
@@ -74,11 +65,8 @@ def memory_part(row, part):
 
 
 def plot_memory(panel, rows):
-    places, left = range(len(rows)), [0.0] * len(rows)
-    for part, colour in zip(PARTS, PART_COLOURS):
-        values = [memory_part(row, part) for row in rows]
-        panel.barh(places, values, left=left, color=colour, label=part)
-        left = [a + b for a, b in zip(left, values)]
+    places = range(len(rows))
+    stack(panel.barh, [[memory_part(row, part) for row in rows] for part in PARTS], PART_COLOURS, PARTS, 0.8)
     panel.plot([number(row, "planned_total") / 2**20 for row in rows], places, "k|", markersize=10, label="plan's total")
     panel.set_yticks(places, [row["what"] for row in rows], fontsize=7)
     panel.invert_yaxis()
@@ -98,9 +86,7 @@ def main():
     plot_memory(panels[1], rows)
     if arguments.title:
         figure.suptitle(arguments.title)
-    figure.tight_layout()
-    figure.savefig(arguments.out, dpi=120)
-    print(arguments.out)
+    finish(figure, arguments.out, dpi=120)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,7 @@ import collections
 import json
 import sys
 
-try:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("confusion.py: matplotlib is missing (Debian: python3-matplotlib)")
+from plots import plt
 
 
 def read_pairs(path):

@@ -12,13 +12,7 @@ import json
 import os
 import sys
 
-try:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("curves.py: matplotlib is missing (Debian: python3-matplotlib)")
+from plots import finish, plt
 
 
 def read_lines(path, key):
@@ -82,9 +76,7 @@ def main():
     panel.set_title(arguments.title)
     panel.grid(True, alpha=0.3)
     panel.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(arguments.out, dpi=150)
-    print(arguments.out)
+    finish(figure, arguments.out, dpi=150)
 
 
 main()

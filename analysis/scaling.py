@@ -12,19 +12,10 @@ import csv
 import os
 import sys
 
-try:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import matplotlib.ticker
-except ImportError:
-    sys.exit("scaling.py: matplotlib is missing (Debian: python3-matplotlib)")
+from plots import PART_COLOURS, PARTS, double_axes, finish, legend_beside, plt, stack
 
 PHASES = ("forward", "backward", "comm", "optimizer", "data", "other")
 COLOURS = ("#4477aa", "#66ccee", "#ee6677", "#228833", "#ccbb44", "#bbbbbb")
-PARTS = ("frozen", "trainable", "gradient", "optimizer", "activation", "workspace", "other")
-PART_COLOURS = ("#88ccee", "#332288", "#cc6677", "#aa4499", "#117733", "#ddcc77", "#bbbbbb")
 MARKS = {"lora": ("o", "#4477aa"), "full": ("s", "#ee6677")}
 NAMES = {"lora": "LoRA", "full": "full"}
 
@@ -67,13 +58,6 @@ def leaders_by_ranks(rows):
     return leaders
 
 
-def finish(figure, path):
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    print(path)
-
-
 def plot_speed(rows, path):
     """A panel for strong and one for weak scaling: tokens/s over ranks, bars from least to most, and what perfect scaling would be."""
     kinds = [kind for kind in ("strong", "weak") if any(row["scaling"] == kind for row in rows)]
@@ -96,40 +80,32 @@ def plot_speed(rows, path):
                     panel.plot([here[0]["ranks"], there[0]["ranks"]], [here[0]["tokens_per_s"], there[0]["tokens_per_s"]], "-", color=colour)
             for row in points:
                 panel.annotate(grid_name(row), (row["ranks"], row["tokens_per_s"]), textcoords="offset points", xytext=(7, -11), fontsize=8, color=colour)
-        panel.set_xscale("log", base=2)
-        panel.set_yscale("log", base=2)
-        panel.set_xticks(every_rank, [f"{ranks:.0f}" for ranks in every_rank])
-        panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:,.10g}"))
+        double_axes(panel, every_rank, ",.10g")
         panel.set_xlabel("ranks (dp×tp, or dp×tp×pp, beside the points)")
-        panel.set_ylabel("tokens/s")
         panel.set_title(f"{kind} scaling" + (": the same batch" if kind == "strong" else ": the batch grows with dp"))
         panel.margins(0.12)
         panel.grid(True, which="major", alpha=0.3)
-        panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    finish(figure, path)
+        legend_beside(panel)
+    finish(figure, path, dpi=150)
 
 
 def bars(rows, parts, colours, value, names, unit, title):
     """Stacked columns, one an experiment; `names` in the legend."""
     figure, panel = plt.subplots(figsize=(max(5.5, 0.85 * len(rows) + 2.6), 4.2))
-    bottom = [0.0] * len(rows)
-    for part, colour, name in zip(parts, colours, names):
-        heights = [value(row, part) for row in rows]
-        panel.bar(range(len(rows)), heights, bottom=bottom, color=colour, label=name, width=0.7)
-        bottom = [a + b for a, b in zip(bottom, heights)]
+    stack(panel.bar, [[value(row, part) for row in rows] for part in parts], colours, names)
     panel.set_xticks(range(len(rows)), [f"{NAMES[row['method']]}\n{grid_name(row)}" for row in rows], fontsize=8)
     panel.set_xlabel("method, dp×tp or dp×tp×pp")
     panel.set_ylabel(unit)
     panel.set_title(title)
     panel.grid(True, axis="y", alpha=0.3)
     panel.set_axisbelow(True)
-    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    legend_beside(panel)
     return figure, panel
 
 
 def plot_phases(rows, path):
     figure, _ = bars(rows, PHASES, COLOURS, lambda row, phase: row[f"{phase}_s"], PHASES, "seconds a step", "where a step's time goes")
-    finish(figure, path)
+    finish(figure, path, dpi=150)
 
 
 def memory_part(row, part):
@@ -142,8 +118,8 @@ def plot_memory(rows, path):
     """Measured parts stacked; plan's total as a mark."""
     figure, panel = bars(rows, PARTS, PART_COLOURS, memory_part, PARTS, "MiB a rank", "memory of a rank: measured, and as planned")
     panel.plot(range(len(rows)), [row["planned_total"] / 2**20 for row in rows], "k_", markersize=16, label="plan's total")
-    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    finish(figure, path)
+    legend_beside(panel)
+    finish(figure, path, dpi=150)
 
 
 def main():

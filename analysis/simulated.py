@@ -11,13 +11,7 @@ import csv
 import os
 import sys
 
-try:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("simulated.py: matplotlib is missing (Debian: python3-matplotlib)")
+from plots import double_axes, finish, matplotlib, plt, stack
 
 TERMS = (("computing", "#4477aa"), ("sums and messages", "#ee6677"), ("waiting for stages", "#ccbb44"))
 
@@ -31,11 +25,8 @@ def read_table(path):
         sys.exit(f"simulated.py: {path}: is no table of tests/simulate/check_scaling.py: {fault}")
 
 
-def finish(figure, path):
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-    print(path)
+def save(figure, path):
+    finish(figure, path, metadata={"Date": None})
 
 
 def grid_name(row):
@@ -52,17 +43,13 @@ def plot_speed(rows, title, path):
     for row in rows:
         share = row["tokens_per_s"] / first["tokens_per_s"] * first["ranks"] / row["ranks"]
         panel.annotate(f"{grid_name(row)}\n{share:.0%}", (row["ranks"], row["tokens_per_s"]), textcoords="offset points", xytext=(8, -16), fontsize=8)
-    panel.set_xscale("log", base=2)
-    panel.set_yscale("log", base=2)
-    panel.set_xticks(ranks, [f"{r:.0f}" for r in ranks])
-    panel.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda rate, _: f"{rate:,.0f}"))
+    double_axes(panel, ranks, ",.0f")
     panel.set_xlabel("ranks, 8 a node")
-    panel.set_ylabel("tokens/s")
     panel.set_title(title, fontsize=10)
     panel.margins(0.16)
     panel.grid(True, alpha=0.3)
     panel.legend(fontsize=8)
-    finish(figure, path)
+    save(figure, path)
 
 
 def plot_terms(rows, path):
@@ -70,17 +57,14 @@ def plot_terms(rows, path):
     figure, panel = plt.subplots(figsize=(1.0 * len(rows) + 2.4, 4.0))
     parts = [[(row["plan_forward_s"] + row["plan_backward_s"]) / row["plan_s"] for row in rows], [row["plan_comm_s"] / row["plan_s"] for row in rows],
              [row["plan_bubble_s"] / row["plan_s"] for row in rows]]
-    bottom = [0.0] * len(rows)
-    for (name, colour), heights in zip(TERMS, parts):
-        panel.bar(range(len(rows)), heights, bottom=bottom, color=colour, label=name, width=0.7)
-        bottom = [a + b for a, b in zip(bottom, heights)]
+    stack(panel.bar, parts, [colour for _, colour in TERMS], [name for name, _ in TERMS])
     panel.plot(range(len(rows)), [row["ratio"] for row in rows], "k_", markersize=18, label="simulated")
     panel.set_xticks(range(len(rows)), [f"{row['kind']}\n" + grid_name(row).replace(" pp", "\npp").replace(" dp", "\ndp") for row in rows], fontsize=8)
     panel.set_ylabel("part of the step by plan")
     panel.grid(True, axis="y", alpha=0.3)
     panel.set_axisbelow(True)
     panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    finish(figure, path)
+    save(figure, path)
 
 
 def main():

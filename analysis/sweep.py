@@ -11,7 +11,8 @@ import argparse
 import re
 import sys
 
-from compare import number, plt, read
+from compare import number, read
+from plots import finish, plt
 
 
 def points(rows):
@@ -68,9 +69,7 @@ def main():
     panel.grid(alpha=0.3)
     if arguments.title:
         figure.suptitle(arguments.title)
-    figure.tight_layout()
-    figure.savefig(arguments.out, dpi=120)
-    print(arguments.out)
+    finish(figure, arguments.out, dpi=120)
 
 
 main()
