@@ -37,6 +37,10 @@ ml_status grid_check_launch(void) ML_NODISCARD;
 double grid_enter(const ml_grid *grid);
 void grid_leave(const ml_grid *grid, double since);
 
+/* rows.c: a row of so many floats, so that MPI's counts, of 31 bits, are of rows. The caller frees
+ * it. */
+MPI_Datatype grid_row_type(int64_t width);
+
 /* patience.c: the thread that ml_grid_limit_waits has started. */
 void patience_stop(ml_grid *grid);
 

@@ -43,19 +43,10 @@ int64_t ml_grid_pipe_receive(const ml_grid *grid, ml_direction direction, float 
     return count;
 }
 
-/* A row, so that MPI's count is of rows. */
-static MPI_Datatype row_of(int64_t width)
-{
-    MPI_Datatype row;
-    MPI_Type_contiguous((int)width, MPI_FLOAT, &row);
-    MPI_Type_commit(&row);
-    return row;
-}
-
 void ml_grid_pipe_tell(const ml_grid *grid, int place, const float *x, int64_t rows, int64_t width)
 {
     double since = grid_enter(grid);
-    MPI_Datatype row = row_of(width);
+    MPI_Datatype row = grid_row_type(width);
     for (int to = 0; to < grid->pp - 1; to++)
         MPI_Isend(x, (int)rows, row, to, TAG_TOLD, grid->group[ML_GROUP_PIPE],
                   &grid->told[place * (grid->pp - 1) + to]);
@@ -74,7 +65,7 @@ void ml_grid_pipe_told(const ml_grid *grid, int place)
 void ml_grid_pipe_hear(const ml_grid *grid, float *x, int64_t rows, int64_t width)
 {
     double since = grid_enter(grid);
-    MPI_Datatype row = row_of(width);
+    MPI_Datatype row = grid_row_type(width);
     MPI_Recv(x, (int)rows, row, grid->pp - 1, TAG_TOLD, grid->group[ML_GROUP_PIPE],
              MPI_STATUS_IGNORE);
     MPI_Type_free(&row);

@@ -22,7 +22,7 @@ static MPI_Datatype type_of(const ml_row_runs *runs, MPI_Datatype row)
     return type;
 }
 
-static MPI_Datatype row_type(int64_t width)
+MPI_Datatype grid_row_type(int64_t width)
 {
     MPI_Datatype row;
     MPI_Type_contiguous((int)width, MPI_FLOAT, &row);
@@ -53,7 +53,7 @@ void ml_grid_gather_rows(const ml_grid *grid, ml_group group, const ml_row_runs 
     int size = grid->group_size[group], mine = grid->group_rank[group];
     if (size == 1) return;
     double since = grid_enter(grid);
-    MPI_Datatype row = row_type(width);
+    MPI_Datatype row = grid_row_type(width);
     for (int k = 1; k < size; k++) {
         MPI_Datatype theirs = type_of(&of[(mine + size - k) % size], row);
         exchange(grid, group, k, x, &of[mine], row, x, 1, theirs);
@@ -81,7 +81,7 @@ void ml_grid_scatter_row_sums(const ml_grid *grid, ml_group group, const ml_row_
     int size = grid->group_size[group], mine = grid->group_rank[group];
     if (size == 1) return;
     double since = grid_enter(grid);
-    MPI_Datatype row = row_type(width);
+    MPI_Datatype row = grid_row_type(width);
     for (int k = 1; k < size; k++) {
         const ml_row_runs *theirs = &of[(mine + k) % size];
         exchange(grid, group, k, x, theirs, row, room, (int)count_rows(&of[mine]), row);
