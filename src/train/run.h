@@ -114,10 +114,10 @@ void shared_reference_leave(const run *r, data_source *source, const char *data)
 /* step.c: one update. Collective. ML_NUMERIC naming step and tensor where loss or gradient is not
  * finite (nothing is updated then). */
 ml_status run_step(run *r, step_result *out) ML_NODISCARD;
-/* The same of several runs in passes that they share: run i's session is number member[i] of
- * `together`'s. failed[count]: why a run came to ML_NUMERIC, of which nothing was updated then and
- * a checkpoint that leads there is set aside; empty where it did not. What ends them all is the
- * status. The caller destroys the texts. */
+/* step_together.c: the same of several runs in passes that they share: run i's session is number
+ * member[i] of `together`'s. failed[count]: why a run came to ML_NUMERIC, of which nothing was
+ * updated then and a checkpoint that leads there is set aside; empty where it did not. What ends
+ * them all is the status. The caller destroys the texts. */
 typedef struct step_group {
     int64_t count, members;
     run *const *run;
