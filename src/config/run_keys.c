@@ -5,6 +5,8 @@
 #include "config/table.h"
 #include "mpilora/config.h"
 
+/* ---- words of choices, in the order of their enums ----------------------------------------- */
+
 static const char *const biases[] = {"none", "all", "lora_only", NULL};
 static const char *const scalings[] = {"standard", "rslora", NULL};
 const char *const prefix_init_words[] = {"random", "vocabulary", "text", NULL};
@@ -42,10 +44,13 @@ const char *ml_numerics_name(ml_numerics n) { return numerics[n]; }
 const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
 const char *ml_pair_loss_name(ml_pair_loss loss) { return pair_losses[loss]; }
 
+/* ---- keys, section by section -------------------------------------------------------------- */
+
 #define AT(field) offsetof(ml_run_config, field)
 #define ANY_INT 9e18
 
 const key run_keys[] = {
+    /* ---- run ------------------------------------------------------------------------------- */
     {.path = "run.dir",
      .kind = KEY_TEXT,
      .offset = AT(run_dir),
@@ -87,12 +92,16 @@ const key run_keys[] = {
      .offset = AT(trace),
      .about = "`trace.jsonl` gets hashes of every tensor's gradient by step and rank, before and "
               "after the sum over the grid, for `mpilora verify --same`."},
+
+    /* ---- base ------------------------------------------------------------------------------ */
     {.path = "base",
      .kind = KEY_TEXT,
      .offset = AT(base),
      .about =
          "The base file; for `plan` also a model description as `configs/models/gpt3-175b.yaml`.",
      .absent = "needed"},
+
+    /* ---- method: what trains --------------------------------------------------------------- */
     {.path = "method.name",
      .kind = KEY_CHOICE,
      .offset = AT(method.name),
@@ -249,6 +258,8 @@ const key run_keys[] = {
      .kind = KEY_BOOL,
      .offset = AT(method.sizes.new_biases),
      .about = "`bitfit`: also the biases that the model lacks, as zeros."},
+
+    /* ---- objective: what is minimised ------------------------------------------------------ */
     {.path = "objective.name",
      .kind = KEY_CHOICE,
      .offset = AT(objective.name),
@@ -396,6 +407,8 @@ const key run_keys[] = {
      .kind = KEY_BOOL,
      .offset = AT(objective.normalise),
      .about = "Of `contrastive`: whether a similarity is a cosine; else it is a dot product."},
+
+    /* ---- data ------------------------------------------------------------------------------ */
     {.path = "data.train",
      .kind = KEY_FILES,
      .offset = AT(data.train),
@@ -426,6 +439,8 @@ const key run_keys[] = {
      .kind = KEY_BOOL,
      .offset = AT(data.share_prompts),
      .about = "What sequences of a micro-batch begin with in common is computed once."},
+
+    /* ---- batch ----------------------------------------------------------------------------- */
     {.path = "batch.sequences",
      .kind = KEY_INT,
      .offset = AT(batch.sequences),
@@ -439,6 +454,8 @@ const key run_keys[] = {
      .most = 1 << 30,
      .about = "At most so many sequences at once in each replica; the rest is accumulated.",
      .absent = "the lesser of 8 and `batch.sequences`"},
+
+    /* ---- optim ----------------------------------------------------------------------------- */
     {.path = "optim.lr",
      .kind = KEY_REAL,
      .offset = AT(optim.lr),
@@ -493,6 +510,8 @@ const key run_keys[] = {
      .open_most = true,
      .about = "The share of the target's probability that is spread over the vocabulary; reported "
               "losses are without it."},
+
+    /* ---- train: how long, what is evaluated and saved -------------------------------------- */
     {.path = "train.steps",
      .kind = KEY_INT,
      .offset = AT(train.steps),
@@ -569,6 +588,8 @@ const key run_keys[] = {
      .least = 1,
      .most = ANY_INT,
      .about = "New tokens of a sample at most."},
+
+    /* ---- parallel: the grid ---------------------------------------------------------------- */
     {.path = "parallel.tp",
      .kind = KEY_INT,
      .offset = AT(parallel.tp),
@@ -594,6 +615,8 @@ const key run_keys[] = {
      .about = "Stages of a pipeline, each with some of the layers: at most as many as layers. A "
               "replica's micro-batches go through them one after the other, so batch.micro should "
               "be a small part of its sequences."},
+
+    /* ---- memory ---------------------------------------------------------------------------- */
     {.path = "memory.activations",
      .kind = KEY_CHOICE,
      .offset = AT(memory.activations),
@@ -617,6 +640,8 @@ const key run_keys[] = {
      .kind = KEY_BOOL,
      .offset = AT(memory.shard_optimizer),
      .about = "The replicas divide AdamW's moments among them (ZeRO-1)."},
+
+    /* ---- precision, numerics, kernels: how numbers are computed ---------------------------- */
     {.path = "precision",
      .kind = KEY_CHOICE,
      .offset = AT(precision),
@@ -647,6 +672,8 @@ const key run_keys[] = {
      .about = "`once`: the rates that choose a path of products are kept in "
               "`$XDG_CACHE_HOME/mpilora` (`~/.cache/mpilora`), by processor, libraries, shapes and "
               "threads. `always`: measured at every start."},
+
+    /* ---- runs: several in one job ---------------------------------------------------------- */
     {.path = "runs",
      .kind = KEY_RUNS,
      .offset = AT(runs),
