@@ -163,13 +163,13 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
  * Errors: none. */
 void ml_linear_set_leaves(ml_linear *layer, int leaves, int tp, int tp_rank);
 
-/* Where leaf `leaf` begins, and the one before it ends, among this rank's rows of projection `part`
- * (column-parallel, among all rows of the layer) or among its columns (row-parallel, part 0).
+/* What leaf `leaf` has of this rank's rows of projection `part` (column-parallel, counted among all
+ * rows of the layer) or of its columns (row-parallel, part 0).
  * Shapes: rows or columns.
  * Ownership: borrows `layer`.
  * Local.
  * Errors: none. */
-int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf);
+ml_rows ml_linear_leaf(const ml_linear *layer, int part, int leaf);
 
 /* Makes y one leaf's part of the sum; what is in y is never read. */
 typedef void ml_leaf_product(const void *self, int leaf, float *y);

@@ -17,7 +17,7 @@ void ml_linear_set_leaves(ml_linear *layer, int leaves, int tp, int tp_rank)
 }
 
 /* Whole units, and of a matrix in blocks whole blocks of its rows. */
-int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf)
+static int64_t leaf_start(const ml_linear *layer, int part, int leaf)
 {
     const ml_linear_part *p = &layer->part[part];
     int64_t start = p->unit * ml_part_start(p->units, layer->leaves, leaf);
@@ -28,6 +28,12 @@ int64_t ml_linear_leaf_start(const ml_linear *layer, int part, int leaf)
     }
     for (int i = 0; i < part; i++) start += layer->part[i].count;
     return start - p->first;
+}
+
+ml_rows ml_linear_leaf(const ml_linear *layer, int part, int leaf)
+{
+    int64_t first = leaf_start(layer, part, leaf);
+    return (ml_rows){first, leaf_start(layer, part, leaf + 1) - first};
 }
 
 /* ---- the tree ------------------------------------------------------------------------------ */
@@ -87,10 +93,9 @@ static void multiply_columns(const void *self, int leaf, float *y)
     const operands *o = self;
     const ml_linear *layer = o->layer;
     const ml_kernels *k = o->pass->kernels;
-    int64_t first = ml_linear_leaf_start(layer, 0, leaf),
-            count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
-    k->columns_forward(k, o->pass->tokens, o->x + first, layer->in, &layer->weight[0], first, count,
-                       0.0F, y, layer->out);
+    const ml_rows columns = ml_linear_leaf(layer, 0, leaf);
+    k->columns_forward(k, o->pass->tokens, o->x + columns.first, layer->in, &layer->weight[0],
+                       columns.first, columns.count, 0.0F, y, layer->out);
 }
 
 void ml_linear_forward_leaves(const ml_linear *layer, const ml_pass *pass, const float *x, float *y)
@@ -105,10 +110,9 @@ static int leaf_rows(const ml_linear *layer, int leaf, int64_t first, int64_t en
 {
     int count = 0;
     for (int part = 0; part < layer->nparts; part++) {
-        int64_t start = ml_linear_leaf_start(layer, part, leaf),
-                stop = ml_linear_leaf_start(layer, part, leaf + 1);
-        if (start < stop && start >= first && start < end)
-            run[count++] = (ml_rows){start - first, stop - start};
+        const ml_rows rows = ml_linear_leaf(layer, part, leaf);
+        if (rows.count > 0 && rows.first >= first && rows.first < end)
+            run[count++] = (ml_rows){rows.first - first, rows.count};
     }
     return count;
 }

@@ -62,12 +62,11 @@ static void sum_of_leaf(const void *self, int leaf, float *sum)
 {
     const exponentials *e = self;
     const ml_kernels *k = e->model->kernels;
-    const ml_linear *head = &e->model->head;
-    int64_t C = e->rows, V = e->model->vocab_count, first = ml_linear_leaf_start(head, 0, leaf),
-            count = ml_linear_leaf_start(head, 0, leaf + 1) - first;
+    int64_t C = e->rows, V = e->model->vocab_count;
+    const ml_rows words = ml_linear_leaf(&e->model->head, 0, leaf);
     ml_targets own = *e->targets;
-    own.first += first;
-    k->xent_sum(C, count, e->z + first, V, e->row_max, &own, sum, sum + C);
+    own.first += words.first;
+    k->xent_sum(C, words.count, e->z + words.first, V, e->row_max, &own, sum, sum + C);
 }
 
 void sum_exponentials(const ml_model *m, const ml_targets *targets, int64_t C, const float *z,

@@ -78,11 +78,9 @@ static void sum_part(const head_sums *s, int part, int64_t first, int64_t count,
 static void sum_leaf(const void *self, int leaf, float *sum)
 {
     const head_sums *s = self;
-    const ml_linear *linear = &s->layer->qkv;
     for (int part = 0; part < 2; part++) {
-        int64_t first = ml_linear_leaf_start(linear, part, leaf),
-                end = ml_linear_leaf_start(linear, part, leaf + 1);
-        sum_part(s, part, first, end - first, sum + part * s->T);
+        const ml_rows rows = ml_linear_leaf(&s->layer->qkv, part, leaf);
+        sum_part(s, part, rows.first, rows.count, sum + part * s->T);
     }
 }
 

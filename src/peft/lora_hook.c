@@ -57,10 +57,9 @@ static void contract_inputs(const void *self, int leaf, float *h)
     const lora_group *group = c->group;
     const ml_linear *layer = group->layer;
     const ml_kernels *k = c->pass->kernels;
-    int64_t first = ml_linear_leaf_start(layer, 0, leaf),
-            count = ml_linear_leaf_start(layer, 0, leaf + 1) - first;
-    k->gemm(k, false, true, c->pass->tokens, group->rank, count, 1.0F, c->x + first, layer->in,
-            group->pair[0].a + first, layer->in, 0.0F, h, group->rank);
+    const ml_rows columns = ml_linear_leaf(layer, 0, leaf);
+    k->gemm(k, false, true, c->pass->tokens, group->rank, columns.count, 1.0F, c->x + columns.first,
+            layer->in, group->pair[0].a + columns.first, layer->in, 0.0F, h, group->rank);
 }
 
 /* dh[T, r] of a pair without its scale, of a leaf of each projection that it adapts. */
@@ -74,9 +73,8 @@ static void contract_pair(const contraction *c, const lora_pair *pair, int leaf,
     int runs = 0;
     for (int part = 0; part < layer->nparts; start += layer->part[part++].count) {
         if (start < pair->start || start >= pair->start + pair->count) continue;
-        int64_t first = ml_linear_leaf_start(layer, part, leaf),
-                count = ml_linear_leaf_start(layer, part, leaf + 1) - first;
-        if (count > 0) run[runs++] = (ml_rows){first - pair->start, count};
+        const ml_rows rows = ml_linear_leaf(layer, part, leaf);
+        if (rows.count > 0) run[runs++] = (ml_rows){rows.first - pair->start, rows.count};
     }
     k->rows_backward(k, c->pass->tokens, c->x + pair->start, layer->out, &b, runs, run, 0.0F, dh,
                      c->group->rank);
