@@ -37,6 +37,7 @@
 #include "mpilora/spec.h"
 #include "mpilora/stages.h"
 #include "mpilora/store.h"
+#include "mpilora/tokenizer.h"
 #include "mpilora/train.h"
 #include "mpilora/trial.h"
 #include "mpilora/version.h"

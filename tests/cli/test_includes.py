@@ -10,7 +10,7 @@ LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in mod
 # Public headers that are part of a module of another name.
 MODULE = {"blocks": "kernels", "shard": "base", "number": "base", "exact": "base", "cache": "model", "stages": "model", "version": "base", "family": "model", "rope": "model", "checkpoint": "store", "import": "store", "export": "store", "inspect": "store", "merge": "peft", "bank": "peft", "generate": "serve",
           "evaluate": "serve", "embed": "serve", "trial": "bench", "chat": "data", "labels": "data",
-          "spec": "model", "method": "config", "objective": "config"}
+          "spec": "model", "method": "config", "objective": "config", "tokenizer": "data"}
 EVERYTHING = "mpilora/mpilora.h"
 # Headers of src/ that a module gives to those above it; io/ gives all of its own.
 GIVEN = {"session/session.h", "session/together.h", "session/predictions.h", "session/pipeline.h", "session/pipeline_order.h", "session/sentence_encoder.h", "peft/exchange.h", "train/step.h", "store/adapter/adapter.h", "config/table.h"}
