@@ -9,7 +9,7 @@
 # rows that the block size divides. Seen: so there, but errors as large as the numbers elsewhere.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 python_with bitsandbytes==0.50.2 torch==2.13.0 numpy==2.3.5
-OMP_NUM_THREADS=1 "$python" - <<'PYTHON' 2>/dev/null
+OMP_NUM_THREADS=1 quietly "$python" - <<'PYTHON'
 import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 

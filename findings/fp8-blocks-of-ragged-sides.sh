@@ -10,7 +10,7 @@
 # for 192 a third of the columns of each row that carries two scales is wrong.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 python_with transformers==5.24.0 accelerate==1.15.0 torch==2.13.0 numpy==2.3.5
-FOLDER=$folder OMP_NUM_THREADS=1 "$python" - <<'PYTHON' 2>/dev/null
+FOLDER=$folder OMP_NUM_THREADS=1 quietly "$python" - <<'PYTHON'
 import json
 import os
 

@@ -8,7 +8,7 @@
 # 1 / weight_scale.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 python_with transformers==5.24.0 accelerate==1.15.0 torch==2.13.0 numpy==2.3.5
-FOLDER=$folder OMP_NUM_THREADS=1 "$python" - <<'PYTHON' 2>"$folder/said"
+FOLDER=$folder OMP_NUM_THREADS=1 quietly "$python" - <<'PYTHON'
 import json
 import os
 

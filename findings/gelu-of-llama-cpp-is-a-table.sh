@@ -8,7 +8,7 @@
 # does, GPT-2's is off by more than 1e-3 where activations are wide, as in these random models.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 python_with xllamacpp==2026.10.11549 gguf==0.19.0 transformers==5.24.0 torch==2.13.0 numpy==2.3.5
-FOLDER=$folder OMP_NUM_THREADS=1 "$python" - <<'PYTHON' 2>/dev/null
+FOLDER=$folder OMP_NUM_THREADS=1 quietly "$python" - <<'PYTHON'
 import os
 
 import gguf

@@ -9,7 +9,7 @@
 # divide a word; otherwise most numbers differ.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 python_with compressed-tensors==0.17.1 psutil==7.2.2 transformers==5.24.0 torch==2.13.0 numpy==2.3.5
-FOLDER=$folder "$python" - <<'PYTHON' 2>/dev/null
+FOLDER=$folder quietly "$python" - <<'PYTHON'
 import os
 
 import torch
@@ -23,7 +23,7 @@ for bits in range(2, 9):
 torch.save(written, f"{os.environ['FOLDER']}/written.pt")
 PYTHON
 python_with compressed-tensors==0.20.0
-FOLDER=$folder "$python" - <<'PYTHON' 2>/dev/null
+FOLDER=$folder quietly "$python" - <<'PYTHON'
 import os
 
 import torch

@@ -3,20 +3,18 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+export HF_HUB_OFFLINE=1 # what a script reads it has made itself
+
+# quietly COMMAND…: its standard error goes to $folder/said, and is shown only where it fails.
+quietly() {
+  "$@" 2>"$folder/said" || { cat "$folder/said" >&2; return 1; }
+}
 
 # python_with PACKAGE==VERSION…: $python is a Python that has these, and nothing else.
 python_with() {
   python3 -m venv "$folder/python"
   python=$folder/python/bin/python
   "$python" -m pip install --quiet --disable-pip-version-check "$@"
-}
-
-# debian_with PACKAGE=VERSION…: Debian 12's packages, unpacked below $root.
-debian_with() {
-  root=$folder/root
-  mkdir -p "$root" "$folder/deb"
-  (cd "$folder/deb" && apt-get --quiet=2 download "$@" >/dev/null)
-  for package in "$folder"/deb/*.deb; do dpkg -x "$package" "$root"; done
 }
 
 # mpi_with PACKAGE==VERSION…: MPI libraries from the Python package index, each below $folder/NAME.

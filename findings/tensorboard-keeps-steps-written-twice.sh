@@ -8,8 +8,8 @@
 # Expected: 6 points. Seen: 8, the curve goes back and forth; with a START event at the step that is
 # written next, 6.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
-python_with tensorboard==2.21.0 'setuptools<81'
-"$python" - "$folder" 2>/dev/null <<'PYTHON'
+python_with tensorboard==2.21.0 setuptools==80.9.0
+quietly "$python" - "$folder" <<'PYTHON'
 import os
 import sys
 
