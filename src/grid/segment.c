@@ -3,7 +3,8 @@
 
 _Static_assert(sizeof(segment_flags) == SEGMENT_LINE,
                "a rank's flags share no line with another's");
-_Static_assert(SEGMENT_GROUPS *SEGMENT_LINE <= SEGMENT_FLAGS, "the flags of all groups find room");
+_Static_assert(SEGMENT_GROUPS *SEGMENT_LINE + (int)sizeof(segment_process) <= SEGMENT_FLAGS,
+               "the flags of all groups find room");
 
 enum {
     LINE_FLOATS = SEGMENT_LINE / 4,
@@ -26,7 +27,8 @@ typedef struct passage {
     int64_t piece, pieces; /* floats of a rank's part in one piece; pieces */
     uint32_t first;        /* of the group's pieces */
     bool adds, gathers;
-    bool tree; /* of additions; else the ranks' addends one after the other */
+    bool tree;  /* of additions; else the ranks' addends one after the other */
+    bool reads; /* the others' vectors, where they lie; the halves are room for pieces of these */
 } passage;
 
 static char *block_of(const segment *s, int rank)
@@ -59,9 +61,15 @@ void segment_reset(segment *s, ml_group group)
 
 static int half_of(const passage *p, int64_t piece) { return (int)((p->first + piece) & 1); }
 
-/* Where a rank put what it wrote for `part`, or, of its own part, the result. */
+/* Where a rank put what it wrote for `part`, or, of its own part, the result; or where it was read
+ * to. */
 static float *place_of(const passage *p, int64_t piece, int writer, int part)
 {
+    if (p->reads) {
+        int size = p->group->size, room = (writer + size - p->group->rank) % size - 1;
+        return (float *)(void *)(block_of(p->segment, p->segment->rank) + SEGMENT_FLAGS) +
+               room * p->piece;
+    }
     char *half = block_of(p->segment, p->group->member[writer]) + SEGMENT_FLAGS +
                  (int64_t)half_of(p, piece) * SEGMENT_HALF;
     return (float *)(void *)half + part * p->piece;
@@ -79,7 +87,7 @@ static float *floats_of(const passage *p, int64_t piece, int part, int64_t *coun
 static void wait_for_readers(const passage *p)
 {
     const segment *s = p->segment;
-    for (int64_t piece = 0; piece < ml_min(2, p->pieces); piece++) {
+    for (int64_t piece = 0; piece < (p->reads ? 2 : ml_min(2, p->pieces)); piece++) {
         const segment_group *group = s->reader[half_of(p, piece)].group;
         uint32_t left = s->reader[half_of(p, piece)].left;
         for (int i = 0; group && i < group->size; i++) {
@@ -94,7 +102,7 @@ static void leave(const passage *p)
     segment *s = p->segment;
     segment_flags *own = member_flags(p, p->group->rank);
     for (int64_t piece = ml_max(0, p->pieces - 2); piece < p->pieces; piece++) {
-        s->reader[half_of(p, piece)].group = p->group;
+        s->reader[half_of(p, piece)].group = p->reads ? NULL : p->group;
         s->reader[half_of(p, piece)].left = p->first + (uint32_t)piece + 1;
     }
     p->group->turn = p->first + (uint32_t)p->pieces;
@@ -126,6 +134,16 @@ static void wait_for_added(const passage *p, int member, int64_t piece)
 static void copy(float *to, const float *from, int64_t count)
 {
     memcpy(to, from, (size_t)count * sizeof *to);
+}
+
+/* A piece of another rank's vector, to where it is added, or to its place in x. */
+static void read_piece(const passage *p, int64_t piece, int member, int part, float *to)
+{
+    int64_t count;
+    const float *own = floats_of(p, piece, part, &count);
+    uintptr_t vector = atomic_load_explicit(&member_flags(p, member)->vector, memory_order_relaxed);
+    segment_read(p->segment, p->group->member[member],
+                 vector + (uintptr_t)(own - p->x) * sizeof *own, to, count * (int64_t)sizeof *own);
 }
 
 /* The half was used two pieces ago: what was written for others they have added, and who adds
@@ -204,9 +222,11 @@ static void add_piece(const passage *p, int64_t piece)
     int64_t count;
     float *x = floats_of(p, piece, rank, &count);
     wait_for_written(p, piece);
+    for (int i = 1; p->reads && i < p->group->size; i++)
+        read_piece(p, piece, other(p, i), rank, place_of(p, piece, other(p, i), rank));
     for (int64_t at = 0; at < count; at += BLOCK_FLOATS)
         add_block(p, piece, x, at, ml_min(BLOCK_FLOATS, count - at));
-    if (p->gathers) copy(place_of(p, piece, rank, rank), x, count);
+    if (p->gathers && !p->reads) copy(place_of(p, piece, rank, rank), x, count);
     segment_tell(own, &own->added, p->first + (uint32_t)piece + 1);
 }
 
@@ -218,22 +238,48 @@ static void copy_results(const passage *p, int64_t piece)
         int member = other(p, i);
         float *to = floats_of(p, piece, member, &count);
         wait_for_added(p, member, piece);
-        copy(to, place_of(p, piece, member, member), count);
+        if (p->reads)
+            read_piece(p, piece, member, member, to);
+        else
+            copy(to, place_of(p, piece, member, member), count);
     }
     if (!p->adds) segment_tell(own, &own->left, p->first + (uint32_t)piece + 1);
 }
 
+/* All of x is there to be read. */
+static void offer_vector(const passage *p)
+{
+    segment_flags *own = member_flags(p, p->group->rank);
+    atomic_store_explicit(&own->vector, (uintptr_t)p->x, memory_order_relaxed);
+    segment_tell(own, p->adds ? &own->written : &own->added, p->first + (uint32_t)p->pieces);
+}
+
+/* Then x is the caller's again. */
+static void wait_for_all(const passage *p)
+{
+    for (int i = 1; i < p->group->size; i++) {
+        segment_flags *flags = member_flags(p, other(p, i));
+        segment_wait(p->segment, flags, &flags->left, p->group->turn);
+    }
+}
+
 static void pass(passage *p)
 {
-    p->piece = HALF_FLOATS / p->group->size / LINE_FLOATS * LINE_FLOATS;
+    int others = p->group->size - 1;
+    p->reads = p->segment->reads && p->n >= SEGMENT_LONG && others < SEGMENT_READERS_MOST;
+    p->piece =
+        p->reads ? ml_min(HALF_FLOATS, 2 * HALF_FLOATS / others) : HALF_FLOATS / (others + 1);
+    p->piece = p->piece / LINE_FLOATS * LINE_FLOATS;
     p->pieces = (ml_part_count(p->n, p->group->size, 0) + p->piece - 1) / p->piece;
     wait_for_readers(p);
+    if (p->reads) offer_vector(p);
     for (int64_t piece = 0; piece < p->pieces + 2; piece++) {
         if (p->gathers && piece >= 2) copy_results(p, piece - 2);
-        if (piece < p->pieces) write_piece(p, piece);
+        if (!p->reads && piece < p->pieces) write_piece(p, piece);
         if (p->adds && piece >= 1 && piece <= p->pieces) add_piece(p, piece - 1);
     }
     leave(p);
+    if (p->reads) wait_for_all(p);
 }
 
 /* ---- small vectors ------------------------------------------------------------------------- */

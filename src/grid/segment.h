@@ -8,6 +8,10 @@
  * the same bits, and the order of addition does not depend on who came first. While a rank adds a
  * piece, the next one is in the other half already: nobody waits for a rank that is a piece behind.
  *
+ * Of a long vector the copies into halves would take most of the time. Where the kernel lets ranks
+ * read each other's memory, they say where their vectors lie, and (2) and (3) read from there; who
+ * is done waits until the others are, since they read what is the caller's.
+ *
  * A flag counts pieces, is written by its owner alone, and is released after what it speaks of;
  * whoever reads the memory has acquired the flag before. Flags count for each group by itself;
  * halves are the same for all groups, so what a rank wrote is overwritten only when the group that
@@ -25,15 +29,26 @@ enum {
     SEGMENT_FLAGS = 4096,      /* bytes that a rank's flags lie in: a page */
     SEGMENT_HALF = 128 << 10,  /* bytes */
     SEGMENT_RANKS_MOST = 1024, /* so that a rank's part of a half is a line and more */
-    SEGMENT_BLOCK = SEGMENT_FLAGS + 2 * SEGMENT_HALF /* bytes of a rank */
+    SEGMENT_BLOCK = SEGMENT_FLAGS + 2 * SEGMENT_HALF, /* bytes of a rank */
+    SEGMENT_LONG = 1 << 17,   /* floats from which on a vector is read where it lies */
+    SEGMENT_READERS_MOST = 32 /* ranks that do so: each needs room for a page of every other's */
 };
 
 /* Of one rank in one group. Pieces so far that it has (1) written, (2) added up, (3) left for good;
- * and how many ranks sleep until one of these changes. */
+ * how many ranks sleep until one of these changes; and where its vector lies, if they read that. */
 typedef struct segment_flags {
     _Alignas(SEGMENT_LINE) _Atomic uint32_t written;
     _Atomic uint32_t added, left, sleepers;
+    _Atomic uintptr_t vector;
 } segment_flags;
+
+/* The end of a rank's flags: its process, and a number that lies in its memory, by which the others
+ * know that they read the right one. */
+typedef struct segment_process {
+    _Alignas(SEGMENT_LINE) int64_t id;
+    uint64_t proof;
+    uintptr_t where;
+} segment_process;
 
 /* The ranks of a group by their numbers in the segment. */
 typedef struct segment_group {
@@ -45,8 +60,10 @@ typedef struct segment_group {
 /* What one rank knows of the segment. */
 typedef struct segment {
     char *memory;
-    int rank;  /* the number of its block */
-    int looks; /* at a flag, before it lets others have the core */
+    int rank;   /* the number of its block */
+    int looks;  /* at a flag, before it lets others have the core */
+    bool reads; /* the ranks can read each other's memory */
+    uint64_t proof;
     segment_group group[SEGMENT_GROUPS];
     struct {
         const segment_group *group; /* NULL: nobody */
@@ -70,6 +87,13 @@ void segment_sum(segment *s, ml_group group, float *x, int64_t n);
 void segment_sum_tree(segment *s, ml_group group, float *x, int64_t n);
 void segment_reduce_scatter(segment *s, ml_group group, float *x, int64_t n);
 void segment_allgather(segment *s, ml_group group, float *x, int64_t n);
+
+/* segment_read.c: says where this rank's memory is, in a segment that stays where it is; and, when
+ * all have done so, whether this rank can read that of each of so many; and `bytes` of a rank's
+ * memory. Local. */
+void segment_offer(segment *s);
+bool segment_can_read(const segment *s, int ranks);
+void segment_read(const segment *s, int rank, uintptr_t from, void *to, int64_t bytes);
 
 /* segment_wait.c: until another rank's flag says so many pieces; and to say so of one's own. */
 void segment_wait(const segment *s, segment_flags *of, _Atomic uint32_t *flag, uint32_t pieces);

@@ -122,7 +122,11 @@ void sums_start(ml_grid *grid)
     }
     ml_memory_account(ML_MEM_COMMUNICATION, SEGMENT_BLOCK);
     find_groups(grid, 0);
+    segment_offer(&grid->segment);
     MPI_Barrier(grid->group[ML_GROUP_NODE]);
+    int reads = segment_can_read(&grid->segment, ranks);
+    MPI_Allreduce(MPI_IN_PLACE, &reads, 1, MPI_INT, MPI_LAND, grid->group[ML_GROUP_NODE]);
+    grid->segment.reads = reads != 0;
 }
 
 void sums_stop(ml_grid *grid)

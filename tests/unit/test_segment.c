@@ -13,16 +13,33 @@
 
 #include "grid/segment.h"
 
-enum { RANKS_MOST = 4, FLOATS = 3 * SEGMENT_HALF / 4 + 7 };
+enum { RANKS_MOST = 4, FLOATS = SEGMENT_LONG + SEGMENT_HALF / 4 + 7 };
 
 /* Around every border: of small vectors, of a line, of a piece of 2, 3 and 4 ranks. */
-static const int64_t sizes[] = {1,    2,     3,     17,    1023,  1024,  1025,  4099,
-                                8192, 16384, 16385, 32767, 32768, 32769, 65537, FLOATS};
+static const int64_t sizes[] = {1,
+                                2,
+                                3,
+                                17,
+                                1023,
+                                1024,
+                                1025,
+                                4099,
+                                8192,
+                                16384,
+                                16385,
+                                32767,
+                                32768,
+                                32769,
+                                65537,
+                                SEGMENT_LONG - 1,
+                                SEGMENT_LONG,
+                                FLOATS};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
 typedef struct team {
     int ranks, rounds;
     uint32_t start; /* of all flags */
+    bool reads;
     char *memory;
 } team;
 
@@ -66,6 +83,8 @@ static void join_all(thread *t)
     const team *team = t->team;
     t->segment = (segment){
         .memory = team->memory, .rank = t->rank, .looks = 50, .idle = stay_awake, .self = t};
+    segment_offer(&t->segment);
+    t->segment.reads = team->reads;
     for (int i = 0; i < team->ranks; i++) t->all[i] = i;
     join(t, ML_GROUP_WORLD, t->all, team->ranks, t->rank);
     if (team->ranks != 4) return;
@@ -137,9 +156,9 @@ static void *run(void *argument)
     return NULL;
 }
 
-static void check_team(int ranks, uint32_t start, int rounds)
+static void check_team(int ranks, uint32_t start, int rounds, bool reads)
 {
-    team team = {ranks, rounds, start, NULL};
+    team team = {ranks, rounds, start, reads, NULL};
     int calls = 0;
     thread *threads = calloc((size_t)ranks, sizeof *threads);
     pthread_t id[RANKS_MOST];
@@ -157,6 +176,7 @@ static void check_team(int ranks, uint32_t start, int rounds)
         memset(team.memory + (size_t)i * SEGMENT_BLOCK, 0, SEGMENT_FLAGS);
         join_all(t);
     }
+    assert_true(segment_can_read(&threads[0].segment, ranks));
     for (int i = 0; i < ranks; i++)
         assert_int_equal(pthread_create(&id[i], NULL, run, &threads[i]), 0);
     for (int i = 0; i < ranks; i++) {
@@ -175,27 +195,50 @@ static void check_team(int ranks, uint32_t start, int rounds)
 static void sums_are_those_in_the_order_of_ranks(void **state)
 {
     (void)state;
-    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12);
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, false);
+}
+
+static void long_vectors_are_read_where_they_lie(void **state)
+{
+    (void)state;
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, true);
+}
+
+/* Another process in its place, or none. */
+static void a_wrong_process_is_not_read(void **state)
+{
+    (void)state;
+    segment s = {.memory = aligned_alloc(SEGMENT_FLAGS, SEGMENT_BLOCK)};
+    assert_non_null(s.memory);
+    segment_offer(&s);
+    assert_true(segment_can_read(&s, 1));
+    s.proof++;
+    assert_false(segment_can_read(&s, 1));
+    memset(s.memory, 0xff, SEGMENT_BLOCK);
+    assert_false(segment_can_read(&s, 1));
+    free(s.memory);
 }
 
 static void flags_wrap_around(void **state)
 {
     (void)state;
-    check_team(2, UINT32_MAX - 5, 2);
-    check_team(4, UINT32_MAX - 40, 2);
+    check_team(2, UINT32_MAX - 5, 2, false);
+    check_team(4, UINT32_MAX - 40, 2, true);
 }
 
 /* Where `idle` says that a message is on its way nobody sleeps. */
 static void nobody_sleeps_over_messages(void **state)
 {
     (void)state;
-    check_team(3, 0, 1);
+    check_team(3, 0, 1, false);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_in_the_order_of_ranks),
+        cmocka_unit_test(long_vectors_are_read_where_they_lie),
+        cmocka_unit_test(a_wrong_process_is_not_read),
         cmocka_unit_test(flags_wrap_around),
         cmocka_unit_test(nobody_sleeps_over_messages),
     };
