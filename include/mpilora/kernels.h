@@ -135,6 +135,16 @@ typedef struct ml_attention_shape {
 } ml_attention_shape;
 enum { ML_KEY_BIAS_BEYOND = 64 };
 
+/* What attention's forward took and gave, as it was kept for backward: q, key and value of `dtype`,
+ * ML_FP32 or ML_BF16; o of `o_dtype`, one of these or ML_Q8_0, where ldo and the heads' width are
+ * whole blocks of 32. */
+typedef struct ml_attention_kept {
+    const void *q, *key, *value, *o;
+    int64_t ldq, ldkv, ldo;
+    ml_dtype dtype, o_dtype;
+    const float *lse;
+} ml_attention_kept;
+
 /* A norm of the heads of queries or keys, each over its own head_dim elements: RMS, or layer norm
  * where `centred`. */
 typedef struct ml_headnorm {
@@ -296,10 +306,9 @@ struct ml_kernels {
                               const float *key, const float *value, int64_t ldkv, float *o,
                               int64_t ldo, float *lse);
     void (*attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
-                               const ml_sequences *sequences, const float *q, int64_t ldq,
-                               const float *key, const float *value, int64_t ldkv, const float *o,
-                               int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
-                               float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv);
+                               const ml_sequences *sequences, const ml_attention_kept *kept,
+                               const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk,
+                               float *dv, int64_t lddkv);
     /* One new token, at position n − 1, against a cache: q[H·h]; the key and the value of position
      * j < n are row row[j] of [rows, K·h] with ldkv; o[H·h]. Only the window's positions are read,
      * of `row` too. For generation, which goes one way: not with both_ways. */

@@ -31,14 +31,15 @@ static void *take(cursor *c, int64_t count, size_t size)
 
 static float *take_floats(cursor *c, int64_t count) { return take(c, count, sizeof(float)); }
 
-static bool trains_down(const ml_model *m, int64_t l)
+/* Does the layer's matrix of this role train, or an adapter of it: does backward need its input? */
+static bool needs_input(const ml_model *m, int64_t l, ml_role role, const ml_linear *linear)
 {
     for (int64_t i = 0; i < m->nslots; i++) {
         const ml_model_slot *slot = &m->slots[i];
-        bool is_down = slot->layer == l && slot->row->role == ML_ROLE_DOWN && !slot->vector;
-        if (is_down && (slot->apart || slot->gradient)) return true;
+        bool is_it = slot->layer == l && slot->row->role == role && !slot->vector;
+        if (is_it && (slot->apart || slot->gradient)) return true;
     }
-    return false;
+    return linear->hook.backward;
 }
 
 /* Where nothing of `down` trains that would need its input, backward takes of h the activation's
@@ -47,7 +48,18 @@ static bool trains_down(const ml_model *m, int64_t l)
 static bool keeps_slopes(const ml_model *m, int64_t l)
 {
     return m->dtype == ML_BF16 && !m->pieces && !m->spec.gated &&
-           !m->layers[l].down.hook.backward && !trains_down(m, l);
+           !needs_input(m, l, ML_ROLE_DOWN, &m->layers[l].down);
+}
+
+/* Where nothing of `o` trains that would need attention's output, backward takes of it the sum over
+ * each head of its product with its gradient alone, to which 8 bits do little. */
+ml_dtype attention_dtype(const ml_model *m, int64_t l)
+{
+    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
+    bool rounds = m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
+                  m->spec.head_dim % blocks->weights == 0 &&
+                  !needs_input(m, l, ML_ROLE_O, &m->layers[l].o);
+    return rounds ? ML_Q8_0 : m->dtype;
 }
 
 /* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
@@ -78,7 +90,7 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     bool means = m->spec.norm == ML_NORM_LAYER;
     if (keeps_part(m)) k->x1 = take_floats(c, stream_words(m, T));
     k->qkv = take(c, T * qkv_width(m), size);
-    k->attention = take(c, T * q_width(m), size);
+    k->attention = take(c, ml_dtype_bytes(attention_dtype(m, l), T * q_width(m)), 1);
     k->x2 = is_parallel(m) && l < m->spec.layers - 1 ? k->x1 : take(c, T * m->spec.width, size);
     if (is_normed_behind(m)) k->y1 = take(c, T * m->spec.width, size);
     if (m->mode == ML_ACTIVATIONS_FULL && keeps_slopes(m, l))
@@ -168,26 +180,36 @@ static int64_t even_chunk(int64_t T, int64_t most)
     return ml_min(T, ml_round_up((T + chunks - 1) / ml_max(1, chunks), 8));
 }
 
+/* Attention's backward takes q, k and v as they were kept, unless they are gathered or normalised
+ * first. */
 static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward,
                               cursor *c)
 {
-    bool widens = backward && m->dtype == ML_BF16;
     a->qkv = take_floats(c, T * qkv_width(m));
     a->attention = take_floats(c, T * q_width(m));
-    if (backward) a->d_attention = take_floats(c, T * q_width(m));
-    if (widens || (backward && m->spec.qk_norm)) a->wide_qkv = take_floats(c, T * qkv_width(m));
-    if (widens) a->wide_attention = take_floats(c, T * q_width(m));
+    if (!backward) return;
+    a->d_attention = take_floats(c, T * q_width(m));
+    bool gathers = m->dtype == ML_BF16 && m->shared_tokens > 0;
+    if (gathers || m->spec.qk_norm) a->wide_qkv = take_floats(c, T * qkv_width(m));
 }
 
-/* In fp32 backward reads h where it was kept, and its gradient takes h's own place; where h is
- * computed again it needs both. */
+/* Is h widened or computed again in backward, so that its gradient needs a place of its own? */
+static bool has_h_again(const ml_model *m, ml_activation_mode mode)
+{
+    bool again = mode != ML_ACTIVATIONS_FULL;
+    for (int64_t l = m->first_layer; !again && l < m->end_layer; l++)
+        again = m->dtype == ML_BF16 && !keeps_slopes(m, l);
+    return again;
+}
+
+/* In fp32 backward reads h where it was kept, of slopes it needs none of it: its gradient takes h's
+ * own place. */
 static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor *c)
 {
-    bool h_is_saved = m->dtype == ML_FP32 && m->mode == ML_ACTIVATIONS_FULL;
     a->h = take_floats(c, a->chunk * h_width(m));
     a->a = take_floats(c, a->chunk * a_width(m));
     if (!backward) return;
-    a->dh = h_is_saved ? a->h : take_floats(c, a->chunk * h_width(m));
+    a->dh = has_h_again(m, m->mode) ? take_floats(c, a->chunk * h_width(m)) : a->h;
     if (m->spec.gated) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
@@ -208,27 +230,33 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
     if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
 }
 
-/* Chunks are as long as the room that attention needs anyway allows, and no shorter than makes
- * good products. Logits may have 32 MiB in any case; of a large vocabulary, whose weight comes from
- * memory and is packed anew for every chunk, so many rows as pay for that. */
+/* Of a token in the MLP's place, the same in every mode: chunks decide the order of sums. */
+static int64_t mlp_floats(const ml_model *m, bool backward)
+{
+    int64_t floats = h_width(m) + a_width(m);
+    if (!backward) return floats;
+    bool slopes = m->dtype == ML_BF16 && !has_h_again(m, ML_ACTIVATIONS_FULL);
+    return floats + (slopes ? 0 : h_width(m)) + (m->spec.gated ? a_width(m) : 0);
+}
+
+/* Chunks are as long as the room that attention or the logits need anyway allows, and no shorter
+ * than makes good products. Logits may have 32 MiB in any case; of a large vocabulary, whose weight
+ * comes from memory and is packed anew for every chunk, so many rows as pay for that. */
 static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
 {
     enum { LEAST_ROWS = 32, MOST_ROWS = 512, LARGE_VOCABULARY = 1 << 16, PAYING_ROWS = 256 };
-    int64_t floats =
-        h_width(m) + a_width(m); /* the same in every mode: chunks decide the order of sums */
-    if (backward) floats += h_width(m) + (m->spec.gated ? a_width(m) : 0);
-    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / ((int64_t)sizeof(float) * floats)));
-    int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1; /* logits, and the slope of their cap */
-    int64_t rows = ml_max(room, (int64_t)32 << 20) /
-                   ((int64_t)sizeof(float) * matrices * ml_max(logits_of_row(m), 1)) / LEAST_ROWS *
-                   LEAST_ROWS;
+    int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1, /* logits, and the slope of their cap */
+        row = (int64_t)sizeof(float) * matrices * logits_of_row(m),
+            rows = ml_max(room, (int64_t)32 << 20) / ml_max(row, 1) / LEAST_ROWS * LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
     }
-    if (m->pieces) a->chunk = ml_min(T, LEAST_CHUNK); /* whatever the micro-batch */
     int64_t least = logits_of_row(m) > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
     a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
+    room = ml_max(room, a->head_chunk * row) / ((int64_t)sizeof(float) * mlp_floats(m, backward));
+    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room));
+    if (m->pieces) a->chunk = ml_min(T, LEAST_CHUNK); /* whatever the micro-batch */
 }
 
 static rope_table take_table(cursor *c, int64_t floats)
@@ -503,6 +531,17 @@ void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, in
         m->kernels->fp32_to_bf16(count, x, (uint16_t *)saved + first);
     else
         memcpy((float *)saved + first, x, (size_t)count * sizeof *x);
+}
+
+/* Numbers that are none make the loss none, too. */
+void save_attention(const ml_model *m, int64_t l, void *saved, const float *x, int64_t count)
+{
+    const ml_block_format *format = ml_block_format_of(attention_dtype(m, l));
+    ml_block_error error = {0};
+    if (format->weights == 1)
+        save_rows(m, saved, 0, x, count);
+    else
+        (void)ml_block_quantise(format, x, count / format->weights, saved, &error);
 }
 
 void round_as_kept(const ml_model *m, float *x, int64_t count)

@@ -68,11 +68,21 @@ attended attended_keys(const ml_model *m, const ml_batch *batch, const float *qk
     const gathered_keys *g = &m->act.gathered;
     if (!batch->part) {
         float *d_key = dqkv ? dqkv + q : NULL;
-        return (attended){qkv + q, qkv + q + kv, d_key, d_key ? d_key + kv : NULL, qkv_width(m)};
+        return (attended){.q = qkv,
+                          .key = qkv + q,
+                          .value = qkv + q + kv,
+                          .d_key = d_key,
+                          .d_value = d_key ? d_key + kv : NULL,
+                          .ld = qkv_width(m)};
     }
     put_own(m, batch, qkv);
     ml_grid_gather_rows(m->sharers, ML_GROUP_CP, batch->part, pair_width(m), g->kv);
-    return (attended){g->kv, g->kv + kv, g->d_kv, g->d_kv ? g->d_kv + kv : NULL, pair_width(m)};
+    return (attended){.q = qkv,
+                      .key = g->kv,
+                      .value = g->kv + kv,
+                      .d_key = g->d_kv,
+                      .d_value = g->d_kv ? g->d_kv + kv : NULL,
+                      .ld = pair_width(m)};
 }
 
 void give_key_gradients(const ml_model *m, const ml_batch *batch, float *dqkv)

@@ -129,6 +129,23 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
                               saved->rstd2 + c->first, dx);
 }
 
+/* As forward did; in bf16 straight from what was kept, where nothing is done to it first. */
+static attended attended_again(ml_model *m, int64_t l, const ml_batch *batch)
+{
+    const activations *a = &m->act;
+    int64_t q = q_width(m), kv = kv_width(m);
+    if (m->dtype == ML_FP32 || a->wide_qkv)
+        return attended_keys(m, batch, query_key_again(m, l, batch), a->qkv);
+    const uint16_t *qkv = a->layers[l].qkv;
+    return (attended){.q = qkv,
+                      .key = qkv + q,
+                      .value = qkv + q + kv,
+                      .d_key = a->qkv + q,
+                      .d_value = a->qkv + q + kv,
+                      .ld = qkv_width(m),
+                      .dtype = ML_BF16};
+}
+
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v as they were
  * projected (a->qkv). */
 static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
@@ -136,15 +153,22 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
     activations *a = &m->act;
     const saved_layer *saved = &a->layers[l];
     const ml_kernels *k = m->kernels;
-    int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
-    const float *qkv = query_key_again(m, l, batch);
-    const float *o = saved_rows(m, saved->attention, 0, a->wide_attention, T * q);
-    const attended to = attended_keys(m, batch, qkv, a->qkv);
+    int64_t width = qkv_width(m), q = q_width(m);
+    const attended to = attended_again(m, l, batch);
+    const ml_attention_kept kept = {.q = to.q,
+                                    .key = to.key,
+                                    .value = to.value,
+                                    .o = saved->attention,
+                                    .ldq = width,
+                                    .ldkv = to.ld,
+                                    .ldo = q,
+                                    .dtype = to.dtype,
+                                    .o_dtype = attention_dtype(m, l),
+                                    .lse = saved->lse};
     ml_attention_shape shape = attention_shape(m, l);
     if (shape.relative) relative_forward(m, l, batch, true);
-    k->attention_backward(k, &shape, &batch->sequences, qkv, width, to.key, to.value, to.ld, o, q,
-                          saved->lse, a->d_attention, q, a->qkv, width, to.d_key, to.d_value,
-                          to.ld);
+    k->attention_backward(k, &shape, &batch->sequences, &kept, a->d_attention, q, a->qkv, width,
+                          to.d_key, to.d_value, to.ld);
     give_key_gradients(m, batch, a->qkv);
     if (shape.relative) relative_backward(m, l, batch);
     query_key_backward(m, l, batch, a->qkv);
@@ -154,8 +178,7 @@ static const float *o_input(const ml_model *m, const saved_layer *saved, const m
                             bool last)
 {
     const activations *a = &m->act;
-    const float *o =
-        saved_rows(m, saved->attention, 0, a->wide_attention, batch->tokens * q_width(m));
+    const float *o = saved_rows(m, saved->attention, 0, a->attention, batch->tokens * q_width(m));
     if (!last) return o;
     gather_rows(batch, q_width(m), o, a->attention);
     return a->attention;

@@ -108,7 +108,7 @@ static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const sa
                          a->attention, q, saved ? saved->lse : a->lse);
     if (!saved) return;
     if (!m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
-    save_rows(m, saved->attention, 0, a->attention, T * q);
+    save_attention(m, l, saved->attention, a->attention, T * q);
 }
 
 void activate(const ml_model *m, int64_t T, const float *h, float *a)

@@ -70,11 +70,11 @@ typedef struct activations {
     int64_t place, kept; /* of the micro-batch under way; bytes of each place */
     float *x, *other_x;  /* [T, d]; other_x: in checkpoint mode, what is computed again */
     float *branch; /* [T, d] where branches are parallel: what attention adds, or its gradient */
-    float *qk_rstd, *qk_average; /* [2, T] of q and k, where norms go over all heads */
-    float *qkv, *attention;      /* [T, q+2kv], [T, q] */
-    float *d_attention, *wide_qkv,
-        *wide_attention; /* backward only; wide_: in bf16, what was saved, widened; wide_qkv also
-                            where q and k are normalised again */
+    float *qk_rstd, *qk_average;   /* [2, T] of q and k, where norms go over all heads */
+    float *qkv, *attention;        /* [T, q+2kv], [T, q] */
+    float *d_attention, *wide_qkv; /* backward only; wide_qkv: what was saved, widened, and where q
+                                      and k are normalised that again; NULL: backward takes what
+                                      was saved */
     float *h, *a, *dh,
         *d_mlp; /* [C, h], [C, f]; gradients of h, and of a where gated. In attention's place */
     float *logits, *row_max, *row_sums; /* [R, vocab_count], [R], [2·R]: Σ exp, Σ target logits. In
@@ -206,6 +206,9 @@ static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; 
 /* activations.c: `count` numbers from the `first` on. */
 void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
                int64_t count); /* x → kept, rounded in bf16 */
+/* What a layer keeps attention's output as, m->dtype or blocks; and x as that. */
+ml_dtype attention_dtype(const ml_model *m, int64_t l);
+void save_attention(const ml_model *m, int64_t l, void *saved, const float *x, int64_t count);
 /* Where gradients come in pieces: x as it would come back. What is computed again starts from that,
  * so the same bits in every mode need that forward does, too. */
 void round_as_kept(const ml_model *m, float *x, int64_t count);
@@ -239,12 +242,14 @@ int64_t positions_most(const ml_model *m, int64_t tokens);
 /* What the gathered keys take, in bytes; their room. */
 int64_t gathered_bytes(const ml_model *m, int64_t tokens, bool backward);
 ml_status reserve_gathered(ml_model *m, int64_t tokens, bool backward) ML_NODISCARD;
-/* What the queries of a batch attend to: where it is shared out gathered, else those of qkv. And
- * from the gradients of it this rank's part into those of qkv. Collective over cp. */
+/* Queries of a batch and what they attend to: where it is shared out gathered, else of qkv; of
+ * `dtype`, forward fp32. And from the gradients of it this rank's part into those of qkv.
+ * Collective over cp. */
 typedef struct attended {
-    const float *key, *value;
+    const void *q, *key, *value;
     float *d_key, *d_value;
     int64_t ld;
+    ml_dtype dtype;
 } attended;
 attended attended_keys(const ml_model *m, const ml_batch *batch, const float *qkv, float *dqkv);
 void give_key_gradients(const ml_model *m, const ml_batch *batch, float *dqkv);

@@ -179,13 +179,12 @@ static void attention_forward(const ml_kernels *k, const ml_attention_shape *sha
 }
 
 static void attention_backward(const ml_kernels *k, const ml_attention_shape *shape,
-                               const ml_sequences *sequences, const float *q, int64_t ldq,
-                               const float *key, const float *value, int64_t ldkv, const float *o,
-                               int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
-                               float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv)
+                               const ml_sequences *sequences, const ml_attention_kept *kept,
+                               const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk,
+                               float *dv, int64_t lddkv)
 {
-    (void)k, (void)q, (void)ldq, (void)key, (void)value, (void)ldkv, (void)o, (void)ldo, (void)lse,
-        (void)d_o, (void)lddo, (void)dq, (void)lddq, (void)dk, (void)dv, (void)lddkv;
+    (void)k, (void)kept, (void)d_o, (void)lddo, (void)dq, (void)lddq, (void)dk, (void)dv,
+        (void)lddkv;
     spend_attention(ML_COST_ATTENTION_BACKWARD, shape, sequences);
 }
 

@@ -89,12 +89,29 @@ static void release(tensors *t)
     for (size_t i = 0; i < COUNT(all); i++) ml_memory_free(all[i]);
 }
 
+static void backward(const ml_kernels *k, const ml_attention_shape *s,
+                     const ml_sequences *sequences, const tensors *t, ml_dtype dtype,
+                     ml_dtype o_dtype)
+{
+    const ml_attention_kept kept = {.q = t->q,
+                                    .key = t->k,
+                                    .value = t->v,
+                                    .o = t->o,
+                                    .ldq = t->ldq,
+                                    .ldkv = t->ldkv,
+                                    .ldo = t->ldq,
+                                    .dtype = dtype,
+                                    .o_dtype = o_dtype,
+                                    .lse = t->lse};
+    k->attention_backward(k, s, sequences, &kept, t->d_o, t->ldq, t->dq, t->ldq, t->dk, t->dv,
+                          t->ldkv);
+}
+
 static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_sequences *sequences,
                 tensors *t)
 {
     k->attention_forward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse);
-    k->attention_backward(k, s, sequences, t->q, t->ldq, t->k, t->v, t->ldkv, t->o, t->ldq, t->lse,
-                          t->d_o, t->ldq, t->dq, t->ldq, t->dk, t->dv, t->ldkv);
+    backward(k, s, sequences, t, ML_FP32, ML_FP32);
 }
 
 /* All of the memory, gaps and what lies behind the last row as well. */
@@ -131,6 +148,57 @@ static void same_as_reference(const ml_kernels *k, const ml_attention_shape *s,
     release(&got);
     release(&again);
     release(&want);
+}
+
+/* What was kept in bf16 gives the bits of the same numbers in fp32. */
+static void kept_in_bf16(const ml_kernels *k, const ml_attention_shape *s,
+                         const ml_sequences *sequences)
+{
+    tensors wide = tensors_of(s, sequences->start[sequences->count]),
+            narrow = tensors_of(s, wide.T);
+    float *const from[] = {wide.q, wide.k, wide.v, wide.o}, *const to[] = {narrow.q, narrow.k,
+                                                                           narrow.v, narrow.o};
+    const size_t bytes = (size_t)wide.room * sizeof(float);
+    run(k, s, sequences, &wide);
+    memcpy(narrow.lse, wide.lse, bytes);
+    for (size_t i = 0; i < COUNT(from); i++)
+        for (int64_t j = 0; j < wide.room; j++) {
+            uint16_t kept = ml_bf16_from_float(from[i][j]);
+            ((uint16_t *)(void *)to[i])[j] = kept;
+            from[i][j] = ml_bf16_to_float(kept);
+        }
+    backward(k, s, sequences, &wide, ML_FP32, ML_FP32);
+    backward(k, s, sequences, &narrow, ML_BF16, ML_BF16);
+    assert_memory_equal(wide.dq, narrow.dq, bytes);
+    assert_memory_equal(wide.dk, narrow.dk, bytes);
+    assert_memory_equal(wide.dv, narrow.dv, bytes);
+    release(&wide);
+    release(&narrow);
+}
+
+/* The same of o in blocks. */
+static void kept_in_blocks(const ml_kernels *k, const ml_attention_shape *s,
+                           const ml_sequences *sequences)
+{
+    const ml_block_format *format = ml_block_format_of(ML_Q8_0);
+    tensors wide = tensors_of(s, sequences->start[sequences->count]),
+            narrow = tensors_of(s, wide.T);
+    int64_t count = wide.T * s->heads * s->head_dim;
+    const size_t bytes = (size_t)wide.room * sizeof(float);
+    ml_block_error error = {0};
+    wide.ldq = narrow.ldq = s->heads * s->head_dim;
+    run(k, s, sequences, &wide);
+    memcpy(narrow.lse, wide.lse, bytes);
+    assert_int_equal(ml_block_quantise(format, wide.o, count / format->weights, narrow.o, &error),
+                     -1);
+    ml_dtype_decode(ML_Q8_0, narrow.o, 0, count, wide.o);
+    backward(k, s, sequences, &wide, ML_FP32, ML_FP32);
+    backward(k, s, sequences, &narrow, ML_FP32, ML_Q8_0);
+    assert_memory_equal(wide.dq, narrow.dq, bytes);
+    assert_memory_equal(wide.dk, narrow.dk, bytes);
+    assert_memory_equal(wide.dv, narrow.dv, bytes);
+    release(&wide);
+    release(&narrow);
 }
 
 /* Row `row` of x, `n` columns, added to row `to` of y. */
@@ -395,6 +463,8 @@ static void test_shares_of_the_reference(void **state)
     ml_attention_shape s = shapes[BIASED];
     s.window = 64;
     shares_are_the_whole(ml_kernels_reference(), &s, &trees);
+    kept_in_bf16(ml_kernels_reference(), &s, &trees);
+    kept_in_blocks(ml_kernels_reference(), &shapes[0], &trees);
 }
 
 /* The last token of a sequence alone, against all of it, whose rows lie in the cache the other way
@@ -460,6 +530,8 @@ static void every_shape(const char *vector_path)
             decode_is_the_last_row(k, &s);
             if (w % 4 == 0) shares_are_the_whole(k, &s, w > 0 ? &trees : &one_long);
         }
+        kept_in_bf16(k, &s, &trees);
+        if (s.head_dim % 32 == 0) kept_in_blocks(k, &s, &trees);
         wide_window_is_none(k, &s, &packed, 200);
         wide_window_is_none(k, &s, &one_long, one_long.start[1]);
         wide_window_is_none(k, &s, &trees, 173);

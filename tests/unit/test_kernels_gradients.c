@@ -286,8 +286,16 @@ static void attention_with(bench *s, int64_t window)
 {
     attention_shape.window = window;
     (void)attention_loss(s);
-    s->k->attention_backward(s->k, &attention_shape, attention_sequences(), s->x, Q, s->w, s->u,
-                             KVD, s->y, Q, s->lse, s->c, Q, s->dx, Q, s->dw, s->du, KVD);
+    const ml_attention_kept kept = {.q = s->x,
+                                    .key = s->w,
+                                    .value = s->u,
+                                    .o = s->y,
+                                    .ldq = Q,
+                                    .ldkv = KVD,
+                                    .ldo = Q,
+                                    .lse = s->lse};
+    s->k->attention_backward(s->k, &attention_shape, attention_sequences(), &kept, s->c, Q, s->dx,
+                             Q, s->dw, s->du, KVD);
     check(s, "attention dq", attention_loss, s->x, T * Q, s->dx, 0);
     check(s, "attention dk", attention_loss, s->w, T * KVD, s->dw, 0);
     check(s, "attention dv", attention_loss, s->u, T * KVD, s->du, 0);

@@ -93,8 +93,16 @@ static void run(const ml_kernels *k, const ml_relative *r, const ml_sequences *s
     ml_attention_shape s = plain;
     s.relative = r;
     forward(k, r, sequences, x);
-    k->attention_backward(k, &s, sequences, x->t[Q], LD, x->t[K], x->t[V], LD, x->t[O], LD,
-                          x->t[LSE], x->t[D_O], LD, x->t[DQ], LD, x->t[DK], x->t[DV], LD);
+    const ml_attention_kept kept = {.q = x->t[Q],
+                                    .key = x->t[K],
+                                    .value = x->t[V],
+                                    .o = x->t[O],
+                                    .ldq = LD,
+                                    .ldkv = LD,
+                                    .ldo = LD,
+                                    .lse = x->t[LSE]};
+    k->attention_backward(k, &s, sequences, &kept, x->t[D_O], LD, x->t[DQ], LD, x->t[DK], x->t[DV],
+                          LD);
 }
 
 static double product(const float *a, const float *b)

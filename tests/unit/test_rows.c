@@ -282,8 +282,16 @@ static void attend(const ml_kernels *k, attention *a, int64_t first, const ml_se
     int64_t at = first * Q + head * HEAD, kv = first * KV + head / 2 * HEAD, v = kv + KV / 2;
     k->attention_forward(k, &shape, s, a->q + at, Q, a->kv + kv, a->kv + v, KV, a->o + at, Q,
                          a->lse);
-    k->attention_backward(k, &shape, s, a->q + at, Q, a->kv + kv, a->kv + v, KV, a->o + at, Q,
-                          a->lse, a->d_o + at, Q, a->dq + at, Q, a->dkv + kv, a->dkv + v, KV);
+    const ml_attention_kept kept = {.q = a->q + at,
+                                    .key = a->kv + kv,
+                                    .value = a->kv + v,
+                                    .o = a->o + at,
+                                    .ldq = Q,
+                                    .ldkv = KV,
+                                    .ldo = Q,
+                                    .lse = a->lse};
+    k->attention_backward(k, &shape, s, &kept, a->d_o + at, Q, a->dq + at, Q, a->dkv + kv,
+                          a->dkv + v, KV);
 }
 
 static void compare_attention(const ml_kernels *k, const attention *got, const attention *want)

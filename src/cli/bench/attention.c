@@ -128,9 +128,17 @@ static double run_attention(const attention *a, bool backward)
     int64_t ldq = s->heads * s->head_dim, ldkv = s->kv_heads * s->head_dim;
     float *const *t = a->t;
     double start = ml_seconds();
+    const ml_attention_kept kept = {.q = t[Q],
+                                    .key = t[K],
+                                    .value = t[V],
+                                    .o = t[O],
+                                    .ldq = ldq,
+                                    .ldkv = ldkv,
+                                    .ldo = ldq,
+                                    .lse = t[LSE]};
     if (backward)
-        a->k->attention_backward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq,
-                                 t[LSE], t[DO], ldq, t[DQ], ldq, t[DK], t[DV], ldkv);
+        a->k->attention_backward(a->k, s, &a->sequences, &kept, t[DO], ldq, t[DQ], ldq, t[DK],
+                                 t[DV], ldkv);
     else
         a->k->attention_forward(a->k, s, &a->sequences, t[Q], ldq, t[K], t[V], ldkv, t[O], ldq,
                                 t[LSE]);

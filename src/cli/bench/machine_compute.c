@@ -99,12 +99,20 @@ static void run_attention(const lab *l, const probe *p)
         .heads = HEADS, .kv_heads = HEADS, .head_dim = HEAD_DIM, .scale = 0.125F};
     for (int64_t i = 0; i <= count; i++) start[i] = i * p->m;
     const ml_sequences s = {.count = count, .start = start};
+    const ml_attention_kept kept = {.q = l->a,
+                                    .key = l->a + q,
+                                    .value = l->a + 2 * q,
+                                    .o = l->b,
+                                    .ldq = width,
+                                    .ldkv = width,
+                                    .ldo = q,
+                                    .lse = l->lse};
     if (p->kind == ML_COST_ATTENTION_FORWARD)
         k->attention_forward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
                              l->lse);
     else
-        k->attention_backward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
-                              l->lse, l->c, q, l->d, width, l->d + q, l->d + 2 * q, width);
+        k->attention_backward(k, &shape, &s, &kept, l->c, q, l->d, width, l->d + q, l->d + 2 * q,
+                              width);
 }
 
 static void draw(const lab *l, int64_t n)

@@ -20,11 +20,12 @@ typedef enum part {
     PART_A_UPPER       /* A[i][l] is zero for l < i */
 } part;
 
-/* C[m, n] (+)= A[m, k]·B[k, n]: A[i][l] is a[i·row + l·col]; B and C are row-major with n padded
- * up to the vector length. */
+/* C[m, n] (+)= A[m, k]·B[k, n]: A[i][l] is a[i·ld + l], or turned a[l·BLOCK + i]; B and C are
+ * row-major with n padded up to the vector length. */
 typedef struct operand {
     const float *a;
-    int64_t row, col;
+    int64_t ld;
+    bool turned;
 } operand;
 void ML_NATIVE(block_product)(part which, int64_t m, int64_t n, int64_t k, operand a,
                               const float *b, int64_t ldb, float *c, int64_t ldc, bool add);
@@ -190,6 +191,26 @@ ML_INLINE void copy_rows(int64_t rows, int64_t h, const float *x, int64_t ldx, f
     }
 }
 
+/* Number i of what was kept; bf16 is a constant. */
+ML_INLINE float kept_at(const void *x, const bool bf16, int64_t i)
+{
+    return bf16 ? ml_bf16_to_float(((const uint16_t *)x)[i]) : ((const float *)x)[i];
+}
+
+/* The same of what was kept, from the at-th number on. */
+ML_INLINE void copy_kept_rows(int64_t rows, int64_t h, const void *x, ml_dtype dtype, int64_t at,
+                              int64_t ldx, float *to, int64_t padded)
+{
+    if (dtype == ML_FP32) {
+        copy_rows(rows, h, (const float *)x + at, ldx, to, padded);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++) {
+#pragma omp simd
+        for (int64_t c = 0; c < h; c++) to[i * padded + c] = kept_at(x, true, at + i * ldx + c);
+    }
+}
+
 /* Four rows × four columns turned in registers. */
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -232,11 +253,9 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
                                   const float *key, const float *value, int64_t ldkv, float *o,
                                   int64_t ldo, float *lse);
 void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
-                                   const ml_sequences *sequences, const float *q, int64_t ldq,
-                                   const float *key, const float *value, int64_t ldkv,
-                                   const float *o, int64_t ldo, const float *lse, const float *d_o,
-                                   int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
-                                   int64_t lddkv);
+                                   const ml_sequences *sequences, const ml_attention_kept *kept,
+                                   const float *d_o, int64_t lddo, float *dq, int64_t lddq,
+                                   float *dk, float *dv, int64_t lddkv);
 void ML_NATIVE(attention_decode)(const ml_kernels *k, const ml_attention_shape *shape, int64_t n,
                                  const int32_t *row, const float *q, const float *key,
                                  const float *value, int64_t ldkv, float *o);

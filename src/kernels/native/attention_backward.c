@@ -13,8 +13,9 @@
 typedef struct call {
     const ml_attention_shape *shape;
     const ml_sequences *sequences;
-    const float *q, *key, *value, *lse, *d_o, *row_dot;
-    int64_t ldq, ldkv, lddo, lddq, lddkv, T, padded;
+    const ml_attention_kept *kept;
+    const float *d_o, *row_dot;
+    int64_t lddo, lddq, lddkv, T, padded;
     float *dq, *dk, *dv;
 } call;
 
@@ -45,26 +46,58 @@ static space space_of(float *memory, int64_t padded)
                    ML_NATIVE(relative_space_of)(memory, padded)};
 }
 
+ML_INLINE float dot_with_kept(int64_t h, const void *x, const bool bf16, int64_t at,
+                              const float *d_o)
+{
+    float sum[ML_SUM_LANES] = {0};
+    ML_FOR_LANES(h, sum[l] = ml_fma(kept_at(x, bf16, at + i), d_o[i], sum[l]));
+    return ml_sum_of_lanes(sum);
+}
+
+/* Of o in blocks: through fp32. */
+static float dot_with_blocks(int64_t h, const ml_attention_kept *kept, int64_t t, int64_t first,
+                             const float *d_o)
+{
+    enum { PART = 256 };
+    float sum[ML_SUM_LANES] = {0}, o[PART];
+    const uint8_t *row = (const uint8_t *)kept->o + t * ml_dtype_bytes(kept->o_dtype, kept->ldo);
+    for (int64_t at = 0; at < h; at += PART) {
+        int64_t count = ml_min(PART, h - at);
+        ML_NATIVE(decode_run)(kept->o_dtype, row, first + at, count, o);
+        ML_FOR_LANES(count, sum[l] = ml_fma(o[i], d_o[at + i], sum[l]));
+    }
+    return ml_sum_of_lanes(sum);
+}
+
+ML_INLINE float row_dot_of(const call *c, int64_t t, int64_t first, int64_t h)
+{
+    const ml_attention_kept *kept = c->kept;
+    const float *d_o = c->d_o + t * c->lddo + first;
+    int64_t at = t * kept->ldo + first;
+    if (ml_dtype_is_block(kept->o_dtype)) return dot_with_blocks(h, kept, t, first, d_o);
+    return kept->o_dtype == ML_BF16 ? dot_with_kept(h, kept->o, true, at, d_o)
+                                    : dot_with_kept(h, kept->o, false, at, d_o);
+}
+
 /* D[head][t] = Σ dO∘O. */
-static void fill_row_dot(const call *c, const float *o, int64_t ldo, float *row_dot)
+static void fill_row_dot(const call *c, float *row_dot)
 {
     int64_t h = c->shape->head_dim, heads = c->shape->heads;
 #pragma omp parallel for schedule(static) if (c->T * heads * h >= ML_PARALLEL_FROM)
     for (int64_t t = 0; t < c->T; t++)
-        for (int64_t head = 0; head < heads; head++) {
-            const float *a = o + t * ldo + head * h, *b = c->d_o + t * c->lddo + head * h;
-            float sum[ML_SUM_LANES] = {0};
-            ML_FOR_LANES(h, sum[l] = ml_fma(a[i], b[i], sum[l]));
-            row_dot[head * c->T + t] = ml_sum_of_lanes(sum);
-        }
+        for (int64_t head = 0; head < heads; head++)
+            row_dot[head * c->T + t] = row_dot_of(c, t, head * h, h);
 }
 
+/* The rows of values pass through where their gradient is going to be. */
 static void load_keys(const call *c, const space *s, block keys, int64_t kv_head)
 {
-    int64_t h = c->shape->head_dim, at = keys.first * c->ldkv + kv_head * h;
-    copy_rows(keys.rows, h, c->key + at, c->ldkv, s->keys, c->padded);
-    copy_columns(keys.rows, h, 1, c->key + at, c->ldkv, s->keys_t);
-    copy_columns(keys.rows, h, 1, c->value + at, c->ldkv, s->values_t);
+    const ml_attention_kept *kept = c->kept;
+    int64_t h = c->shape->head_dim, ld = kept->ldkv, at = keys.first * ld + kv_head * h;
+    copy_kept_rows(keys.rows, h, kept->key, kept->dtype, at, ld, s->keys, c->padded);
+    copy_kept_rows(keys.rows, h, kept->value, kept->dtype, at, ld, s->d_values, c->padded);
+    copy_columns(keys.rows, h, 1, s->keys, c->padded, s->keys_t);
+    copy_columns(keys.rows, h, 1, s->d_values, c->padded, s->values_t);
 }
 
 /* One row of S → P and of dP → dS, the first `n`. */
@@ -108,7 +141,7 @@ static void relative_scores(const call *c, const space *s, block queries, block 
     const ml_relative *r = c->shape->relative;
     const relative_space *own = &s->relative;
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, 1, c->q + queries.query * c->ldq + head * h, c->ldq, own->turned);
+    copy_columns(queries.rows, h, 1, s->queries, c->padded, own->turned);
     ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, own->turned, s->keys_t, d);
     for (int64_t i = 0; i < queries.rows; i++) {
         const int32_t *number = d->number + BLOCK - 1 + i;
@@ -130,18 +163,18 @@ static void probabilities(const call *c, const space *s, block queries, block ke
     const sight window = window_sight(c->shape, queries, keys);
     bool diagonal = on_diagonal(c->shape, queries, keys), edge = on_edge(window, queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
-    copy_rows(queries.rows, h, c->q + queries.query * c->ldq + head * h, c->ldq, s->queries,
-              c->padded);
+    copy_kept_rows(queries.rows, h, c->kept->q, c->kept->dtype,
+                   queries.query * c->kept->ldq + head * h, c->kept->ldq, s->queries, c->padded);
     copy_rows(queries.rows, h, c->d_o + queries.query * c->lddo + head * h, c->lddo, s->d_out,
               c->padded);
     ML_NATIVE(block_product)
-    (which, queries.rows, n, h, (operand){s->queries, c->padded, 1}, s->keys_t, BLOCK, s->p, BLOCK,
-     false);
+    (which, queries.rows, n, h, (operand){s->queries, c->padded, false}, s->keys_t, BLOCK, s->p,
+     BLOCK, false);
     ML_NATIVE(block_product)
-    (which, queries.rows, n, h, (operand){s->d_out, c->padded, 1}, s->values_t, BLOCK, s->ds, BLOCK,
-     false);
+    (which, queries.rows, n, h, (operand){s->d_out, c->padded, false}, s->values_t, BLOCK, s->ds,
+     BLOCK, false);
     if (c->shape->relative) relative_scores(c, s, queries, keys, head, d);
-    const float scale = c->shape->scale, *lse = c->lse + head * c->T + queries.query,
+    const float scale = c->shape->scale, *lse = c->kept->lse + head * c->T + queries.query,
                 *dot = c->row_dot + head * c->T + queries.query;
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
@@ -165,11 +198,11 @@ static void add_key_gradients(const call *c, const space *s, block queries, bloc
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_UPPER : PART_ALL;
     ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->p, 1, BLOCK}, s->d_out, c->padded,
+    (which, keys.rows, c->padded, queries.rows, (operand){s->p, BLOCK, true}, s->d_out, c->padded,
      s->d_values, c->padded, true);
     ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, 1, BLOCK}, s->queries, c->padded,
-     s->d_keys, c->padded, true);
+    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, BLOCK, true}, s->queries,
+     c->padded, s->d_keys, c->padded, true);
 }
 
 /* dQ of a query block from the loaded key block, added; with relative terms what they give to dK
@@ -179,7 +212,7 @@ static void add_query_gradients(const call *c, const space *s, block queries, bl
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_LOWER : PART_ALL;
     ML_NATIVE(block_product)
-    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, 1}, s->keys, c->padded,
+    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, false}, s->keys, c->padded,
      s->d_queries, c->padded, false);
     if (c->shape->relative) ML_NATIVE(relative_gradients)
     (c->shape, &s->relative, d, queries, keys, head, s->ds, s->queries, s->keys, s->d_queries,
@@ -347,29 +380,22 @@ static void by_blocks(const call *c, const space *s, const int64_t *block_start)
 }
 
 void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape *shape,
-                                   const ml_sequences *sequences, const float *q, int64_t ldq,
-                                   const float *key, const float *value, int64_t ldkv,
-                                   const float *o, int64_t ldo, const float *lse, const float *d_o,
-                                   int64_t lddo, float *dq, int64_t lddq, float *dk, float *dv,
-                                   int64_t lddkv)
+                                   const ml_sequences *sequences, const ml_attention_kept *kept,
+                                   const float *d_o, int64_t lddo, float *dq, int64_t lddq,
+                                   float *dk, float *dv, int64_t lddkv)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_attention_scratch *scratch = &owner->attention;
     if (!ml_attention_fits(scratch, shape, sequences)) { /* more than the options said */
-        ml_kernels_reference()->attention_backward(k, shape, sequences, q, ldq, key, value, ldkv, o,
-                                                   ldo, lse, d_o, lddo, dq, lddq, dk, dv, lddkv);
+        ml_kernels_reference()->attention_backward(k, shape, sequences, kept, d_o, lddo, dq, lddq,
+                                                   dk, dv, lddkv);
         return;
     }
     const call c = {shape,
                     sequences,
-                    q,
-                    key,
-                    value,
-                    lse,
+                    kept,
                     d_o,
                     scratch->row_dot,
-                    ldq,
-                    ldkv,
                     lddo,
                     lddq,
                     lddkv,
@@ -379,7 +405,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
                     dk,
                     dv};
     (void)ML_NATIVE(cut_blocks)(sequences, scratch->block_start);
-    fill_row_dot(&c, o, ldo, scratch->row_dot);
+    fill_row_dot(&c, scratch->row_dot);
     int64_t trees = 0;
     for (int64_t i = 0; i < sequences->count; i++) trees += is_root(sequences, i);
     bool enough_heads = trees * shape->kv_heads >= 2 * owner->threads || owner->threads == 1;

@@ -75,18 +75,35 @@ static void mask_window(sight window, int64_t keys, int64_t n, float *scores)
     }
 }
 
+ML_INLINE float larger(float a, float b) { return a > b ? a : b; }
+
+/* Four keys at a time, which begin at the same query: `top` is a detour through memory. */
+static void raise_top(bool diagonal, int64_t keys, int64_t n, const float *scores, float *top)
+{
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) {
+        const float *row = scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = first_query(diagonal, j); i < n; i++) {
+            float two = larger(row[i], row[i + BLOCK]),
+                  others = larger(row[i + 2 * BLOCK], row[i + 3 * BLOCK]);
+            top[i] = larger(larger(two, others), top[i]);
+        }
+    }
+    for (; j < keys; j++) {
+        const float *row = scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = first_query(diagonal, j); i < n; i++) top[i] = larger(row[i], top[i]);
+    }
+}
+
 /* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
 static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
 {
     float top[BLOCK], sum[BLOCK];
     memcpy(top, s->top, sizeof top);
     memcpy(sum, s->sum, sizeof sum);
-    for (int64_t j = 0; j < keys; j++) {
-        const float *row = s->scores + j * BLOCK;
-#pragma omp simd
-        for (int64_t i = first_query(diagonal, j); i < n; i++)
-            top[i] = row[i] > top[i] ? row[i] : top[i];
-    }
+    raise_top(diagonal, keys, n, s->scores, top);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         s->keep[i] = ml_native_exp_small(s->top[i] - top[i]);
@@ -148,7 +165,7 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     bool diagonal = on_diagonal(c->shape, queries, keys);
     const sight window = window_sight(c->shape, queries, keys);
     ML_NATIVE(block_product)
-    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, 1},
+    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, false},
      s->queries, BLOCK, s->scores, BLOCK, false);
     if (c->shape->cap > 0) cap_scores(c->shape->cap, diagonal, keys.rows, n, s->scores);
     if (c->shape->key_bias)
@@ -160,12 +177,13 @@ static void key_block(const call *c, const space *s, block queries, block keys, 
     softmax_step(s, diagonal, keys.rows, n);
     copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
     for (int64_t i = 0; i < queries.rows && !first; i++) {
+        if (!(s->keep[i] < 1)) continue; /* the largest score is no new one */
 #pragma omp simd
         for (int64_t x = 0; x < c->padded; x++) s->out[i * c->padded + x] *= s->keep[i];
     }
     ML_NATIVE(block_product)
     (diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows,
-     (operand){s->scores, 1, BLOCK}, s->values, c->padded, s->out, c->padded, !first);
+     (operand){s->scores, BLOCK, true}, s->values, c->padded, s->out, c->padded, !first);
 }
 
 static void query_block(const call *c, const space *s, block queries, int64_t head)

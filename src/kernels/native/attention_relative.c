@@ -54,13 +54,13 @@ void ML_NATIVE(relative_products)(const ml_attention_shape *shape, const relativ
         load_rows(d, h, r->keys + head * h, r->ld, s->key_rows, padded);
         ML_NATIVE(block_product)
         (PART_ALL, d->count, ml_round_up(queries.rows, ML_LANES), h,
-         (operand){s->key_rows, padded, 1}, queries_t, BLOCK, s->of_queries, BLOCK, false);
+         (operand){s->key_rows, padded, false}, queries_t, BLOCK, s->of_queries, BLOCK, false);
     }
     if (r->queries) {
         load_rows(d, h, r->queries + head * h, r->ld, s->query_rows, padded);
         ML_NATIVE(block_product)
         (PART_ALL, d->count, ml_round_up(keys.rows, ML_LANES), h,
-         (operand){s->query_rows, padded, 1}, keys_t, BLOCK, s->of_keys, BLOCK, false);
+         (operand){s->query_rows, padded, false}, keys_t, BLOCK, s->of_keys, BLOCK, false);
     }
 }
 
@@ -84,12 +84,12 @@ static void half(const ml_attention_shape *shape, const relative_space *s, const
 {
     int64_t padded = padded_head(shape);
     ML_NATIVE(block_product)
-    (PART_ALL, tokens, padded, d->count, (operand){sums, 1, BLOCK}, rows, padded, d_x, padded,
+    (PART_ALL, tokens, padded, d->count, (operand){sums, BLOCK, true}, rows, padded, d_x, padded,
      true);
     if (!d_row) return;
     ML_NATIVE(block_product)
-    (PART_ALL, d->count, padded, tokens, (operand){sums, BLOCK, 1}, x, padded, s->d_rows, padded,
-     false);
+    (PART_ALL, d->count, padded, tokens, (operand){sums, BLOCK, false}, x, padded, s->d_rows,
+     padded, false);
     add_to_rows(d, shape->head_dim, s->d_rows, padded, d_row, shape->relative->ld);
 }
 

@@ -1,6 +1,9 @@
 /* The small matrix product of attention, on operands that lie in the caches: a tile of TILE rows ×
  * two vectors of C stays in registers while l runs; A is read one element at a time (so a
- * transposed A costs nothing), B by vectors. */
+ * transposed A costs nothing), B by vectors.
+ *
+ * How A lies, and whether C is added to, are constants of the innermost loop: where these are found
+ * out in it, GCC writes the sums of every step to memory. */
 #include "kernels/native/attention.h"
 
 #if defined(__AVX512F__)
@@ -19,25 +22,25 @@ typedef struct tile {
     bool add;
 } tile;
 
-ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
+ML_INLINE void multiply_tile(const int rows, const int vectors, const bool turned, const bool add,
+                             const tile *t)
 {
     ml_vector sum[TILE][2] = {{{0}}};
-    const float *a = t->a.a;
-    float *c = t->c;
-    const int64_t row = t->a.row, col = t->a.col, ldb = t->ldb, ldc = t->ldc;
-    const bool add = t->add;
-    for (int64_t l = t->from; l < t->to; l++) {
-        ml_vector b[2];
+    const int64_t row = turned ? 1 : t->a.ld, col = turned ? BLOCK : 1, ldb = t->ldb, ldc = t->ldc;
+    const float *a = t->a.a + t->from * col, *b = t->b + t->from * ldb;
+    for (int64_t l = t->from; l < t->to; l++, a += col, b += ldb) {
+        ml_vector column[2];
 #pragma GCC unroll 2
         for (int j = 0; j < vectors; j++)
-            b[j] = *(const ml_vector *)(const void *)(t->b + l * ldb + j * ML_LANES);
+            column[j] = *(const ml_vector *)(const void *)(b + j * ML_LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
-            float x = a[i * row + l * col];
+            float x = a[i * row];
 #pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] = ml_fma_lanes(x, b[j], sum[i][j]);
+            for (int j = 0; j < vectors; j++) sum[i][j] = ml_fma_lanes(x, column[j], sum[i][j]);
         }
     }
+    float *c = t->c;
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 2
@@ -50,12 +53,24 @@ ML_INLINE void multiply_tile(const int rows, const int vectors, const tile *t)
 }
 
 /* Each number of rows and vectors has its own unrolled code. */
-static void tile_full_two(const tile *t) { multiply_tile(TILE, 2, t); }
-static void tile_full_one(const tile *t) { multiply_tile(TILE, 1, t); }
-static void tile_four_two(const tile *t) { multiply_tile(4, 2, t); }
-static void tile_four_one(const tile *t) { multiply_tile(4, 1, t); }
-static void tile_one_two(const tile *t) { multiply_tile(1, 2, t); }
-static void tile_one_one(const tile *t) { multiply_tile(1, 1, t); }
+#define TILE_OF(name, rows, vectors)                       \
+    static void name(const tile *t)                        \
+    {                                                      \
+        if (t->a.turned && t->add)                         \
+            multiply_tile(rows, vectors, true, true, t);   \
+        else if (t->a.turned)                              \
+            multiply_tile(rows, vectors, true, false, t);  \
+        else if (t->add)                                   \
+            multiply_tile(rows, vectors, false, true, t);  \
+        else                                               \
+            multiply_tile(rows, vectors, false, false, t); \
+    }
+TILE_OF(tile_full_two, TILE, 2)
+TILE_OF(tile_full_one, TILE, 1)
+TILE_OF(tile_four_two, 4, 2)
+TILE_OF(tile_four_one, 4, 1)
+TILE_OF(tile_one_two, 1, 2)
+TILE_OF(tile_one_one, 1, 1)
 
 static void multiply_rows(int64_t rows, bool two, const tile *t)
 {
@@ -76,7 +91,8 @@ static void multiply_band(part which, int64_t i, int64_t rows, int64_t n, int64_
               .ldb = ldb,
               .ldc = ldc,
               .add = add,
-              .a = {a.a + i * a.row, a.row, a.col}};
+              .a = a};
+    t.a.a += a.turned ? i : i * a.ld;
     int64_t end = which == PART_RESULT_LOWER ? ml_min(n, i + rows) : n;
     int64_t first = which == PART_RESULT_UPPER ? i / ML_LANES * ML_LANES : 0;
     for (int64_t j = first; j < end;) {

@@ -10,6 +10,8 @@
 
 #include "kernels/kernels_private.h"
 
+enum { HEAD_MOST = 1024 }; /* elements, as ml_model_spec says */
+
 static double dot(int64_t n, const float *a, const float *b)
 {
     double sum = 0;
@@ -55,11 +57,10 @@ static double relative_terms(const ml_attention_shape *shape, const keys *keys, 
            (r->queries ? dot(h, key, r->queries + at) : 0);
 }
 
-/* The score of a query with the key at position j. */
+/* The score of a query with the key k at position j. */
 static double score_of(const ml_attention_shape *shape, const keys *keys, int64_t j, const float *q,
-                       const float *key, int64_t ldkv)
+                       const float *k)
 {
-    const float *k = key + key_row(keys, j) * ldkv;
     double product = dot(shape->head_dim, q, k);
     if (shape->relative) product += relative_terms(shape, keys, j, q, k);
     double score = (double)shape->scale * product;
@@ -73,12 +74,14 @@ static void attend_forward(const ml_attention_shape *shape, const keys *keys, co
 {
     double top = -INFINITY, sum = 0;
     int64_t first = keys->first, n = keys->n, h = shape->head_dim;
-    for (int64_t j = first; j < n; j++) top = fmax(top, score_of(shape, keys, j, q, key, ldkv));
-    for (int64_t j = first; j < n; j++) sum += exp(score_of(shape, keys, j, q, key, ldkv) - top);
+    for (int64_t j = first; j < n; j++)
+        top = fmax(top, score_of(shape, keys, j, q, key + key_row(keys, j) * ldkv));
+    for (int64_t j = first; j < n; j++)
+        sum += exp(score_of(shape, keys, j, q, key + key_row(keys, j) * ldkv) - top);
     for (int64_t c = 0; c < h; c++) o[c] = 0;
     for (int64_t j = first; j < n; j++) {
         int64_t row = key_row(keys, j);
-        double p = exp(score_of(shape, keys, j, q, key, ldkv) - top) / sum;
+        double p = exp(score_of(shape, keys, j, q, key + row * ldkv) - top) / sum;
         for (int64_t c = 0; c < h; c++) o[c] += (float)(p * (double)value[row * ldkv + c]);
     }
     if (lse) *lse = (float)(top + log(sum));
@@ -154,38 +157,48 @@ static void clear_relative(const ml_attention_shape *shape)
                    (size_t)(shape->heads * shape->head_dim) * sizeof *both[i]);
 }
 
-/* All that one query of one head gives to dq, dk and dv. */
-static void attend_backward(const ml_attention_shape *shape, const keys *keys, const float *q,
-                            const float *key, const float *value, int64_t ldkv, const float *o,
-                            float lse, const float *d_o, float *dq, float *dk, float *dv,
-                            int64_t lddkv)
+/* h numbers from the at-th on, in `room` where they are no floats. */
+static const float *kept_row(const void *x, ml_dtype dtype, int64_t at, int64_t h, float *room)
+{
+    if (dtype == ML_FP32) return (const float *)x + at;
+    ml_dtype_decode(dtype, x, at, h, room);
+    return room;
+}
+
+/* All that one query of one head gives to dq, and to dk and dv from their kv-th column on. */
+static void attend_backward(const ml_attention_shape *shape, const keys *keys,
+                            const ml_attention_kept *kept, int64_t kv, const float *q,
+                            const float *o, float lse, const float *d_o, float *dq, float *dk,
+                            float *dv, int64_t lddkv)
 {
     int64_t h = shape->head_dim;
+    float rooms[2][HEAD_MOST];
     double scale = (double)shape->scale, D = dot(h, d_o, o);
     for (int64_t c = 0; c < h; c++) dq[c] = 0;
     for (int64_t j = keys->first; j < keys->n; j++) {
-        int64_t row = key_row(keys, j);
-        double score = score_of(shape, keys, j, q, key, ldkv), p = exp(score - (double)lse);
-        double ds = p * (dot(h, d_o, value + row * ldkv) - D) * scale;
+        int64_t row = key_row(keys, j), at = row * kept->ldkv + kv, to = row * lddkv + kv;
+        const float *key = kept_row(kept->key, kept->dtype, at, h, rooms[0]),
+                    *value = kept_row(kept->value, kept->dtype, at, h, rooms[1]);
+        double score = score_of(shape, keys, j, q, key), p = exp(score - (double)lse);
+        double ds = p * (dot(h, d_o, value) - D) * scale;
         double turn = shape->cap > 0 ? score / (double)shape->cap : 0; /* tanh */
         ds *= 1 - turn * turn;
         for (int64_t c = 0; c < h; c++) {
-            dq[c] += (float)(ds * (double)key[row * ldkv + c]);
-            dk[row * lddkv + c] += (float)(ds * (double)q[c]);
-            dv[row * lddkv + c] += (float)(p * (double)d_o[c]);
+            dq[c] += (float)(ds * (double)key[c]);
+            dk[to + c] += (float)(ds * (double)q[c]);
+            dv[to + c] += (float)(p * (double)d_o[c]);
         }
-        if (shape->relative)
-            relative_gradients(shape, keys, j, ds, q, key + row * ldkv, dq, dk + row * lddkv);
+        if (shape->relative) relative_gradients(shape, keys, j, ds, q, key, dq, dk + to);
     }
 }
 
 static void attention_backward(const ml_kernels *k, const ml_attention_shape *shape,
-                               const ml_sequences *sequences, const float *q, int64_t ldq,
-                               const float *key, const float *value, int64_t ldkv, const float *o,
-                               int64_t ldo, const float *lse, const float *d_o, int64_t lddo,
-                               float *dq, int64_t lddq, float *dk, float *dv, int64_t lddkv)
+                               const ml_sequences *sequences, const ml_attention_kept *kept,
+                               const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk,
+                               float *dv, int64_t lddkv)
 {
     (void)k;
+    float rooms[2][HEAD_MOST];
     int64_t T = ml_sequences_queries(sequences), h = shape->head_dim,
             group = shape->heads / shape->kv_heads;
     for (int64_t t = 0; t < sequences->start[sequences->count]; t++)
@@ -196,10 +209,12 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
             for (int64_t t = 0; t < queries_of(sequences, s); t++) {
                 const keys keys = keys_of(shape, sequences, s, head, t);
                 int64_t kv = head / group * h, i = ml_sequences_query(sequences, s) + t;
-                attend_backward(shape, &keys, q + i * ldq + head * h, key + kv, value + kv, ldkv,
-                                o + i * ldo + head * h, lse[head * T + i],
-                                d_o + i * lddo + head * h, dq + i * lddq + head * h, dk + kv,
-                                dv + kv, lddkv);
+                attend_backward(
+                    shape, &keys, kept, kv,
+                    kept_row(kept->q, kept->dtype, i * kept->ldq + head * h, h, rooms[0]),
+                    kept_row(kept->o, kept->o_dtype, i * kept->ldo + head * h, h, rooms[1]),
+                    kept->lse[head * T + i], d_o + i * lddo + head * h, dq + i * lddq + head * h,
+                    dk, dv, lddkv);
             }
 }
 
