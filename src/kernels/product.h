@@ -25,7 +25,7 @@ typedef struct ml_product {
 
 /* Depth of the panels, the most rows of A packed at a time, columns of B that a thread packs at a
  * time. */
-enum { ML_PRODUCT_DEPTH = 768, ML_PRODUCT_ROWS = 2040, ML_PRODUCT_COLUMNS = 128 };
+enum { ML_PRODUCT_DEPTH = 768, ML_PRODUCT_ROWS = 2052, ML_PRODUCT_COLUMNS = 128 };
 
 /* Scratch memory for products with up to `rows` rows at full speed (with more they run in several
  * rounds). */

@@ -55,6 +55,31 @@ ML_INLINE ml_vector ml_fma_lanes(float a, ml_vector b, ml_vector c)
 #endif
 }
 
+/* x in each lane. */
+ML_INLINE ml_vector ml_all_lanes(float x)
+{
+#if defined(__AVX512F__)
+    return (ml_vector)_mm512_set1_ps(x);
+#elif defined(__AVX__)
+    return (ml_vector)_mm256_set1_ps(x);
+#else
+    return (ml_vector){x, x, x, x};
+#endif
+}
+
+/* *sum += a·b, in the register that has the sum: left to itself, GCC multiplies into the one of a
+ * and moves what it sums from register to register, a fifth more instructions. */
+ML_INLINE void ml_add_product(ml_vector a, ml_vector b, ml_vector *sum)
+{
+#if defined(__FMA__)
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
+#elif defined(__ARM_FEATURE_FMA) && defined(__aarch64__)
+    *sum = (ml_vector)vfmaq_f32((float32x4_t)*sum, (float32x4_t)a, (float32x4_t)b);
+#else
+    *sum += a * b;
+#endif
+}
+
 /* Sums of a row run in so many lanes, whatever a register holds: lane l adds the terms l, l +
  * ML_SUM_LANES … of a row, which another rank may have elsewhere in its memory. */
 enum { ML_SUM_LANES = 16 };

@@ -10,20 +10,26 @@
 #include "kernels/product.h"
 
 enum {
-    ROWS_IN_L2 = 96,      /* of packed A, a multiple of every TILE_ROWS */
     TASKS_A_THREAD = 8,   /* at least, where the product is large enough */
     LEAST_TASK_ROWS = 96, /* fewer make packing B too dear */
-    GROUP_COLUMNS = 64    /* of B in one task: whole cache lines of every row */
+    GROUP_COLUMNS = 64,   /* of B in one task: whole cache lines of every row */
+    LINE = 64             /* bytes of a cache line */
 };
 
 /* The tile of C that stays in registers: rows × two vectors; the sums fill most of the 32 or 16
- * registers, two hold B, one an element of A. */
+ * registers, two hold B, one an element of A. ROWS_IN_L2 of packed A meet all columns of a task
+ * before the next; those come from the third cache meanwhile, a line in TILE_STEPS, where the
+ * second one has room for both (AHEAD). */
 #if defined(__AVX512F__)
-enum { TILE_ROWS = 12 };
+enum { TILE_ROWS = 12, ROWS_IN_L2 = 96, AHEAD = false };
 #else
-enum { TILE_ROWS = 6 };
+enum { TILE_ROWS = 6, ROWS_IN_L2 = 24, AHEAD = true };
 #endif
-enum { TILE_VECTORS = 2, TILE_COLUMNS = TILE_VECTORS * ML_LANES };
+enum {
+    TILE_VECTORS = 2,
+    TILE_COLUMNS = TILE_VECTORS * ML_LANES,
+    TILE_STEPS = 8 /* of the depth, one behind the other in the code */
+};
 
 /* `lanes` rows of A or columns of B, `depth` deep. A: turned means [depth, lanes] in memory; B:
  * turned means [lanes, depth]. */
@@ -40,6 +46,7 @@ typedef struct matrix_part {
  * reads one after the other; lanes that the matrix does not have are zero. A bf16 matrix is widened
  * on the way. Rows of bf16 may begin at any number. */
 typedef uint32_t four_words __attribute__((vector_size(16), aligned(2), may_alias));
+typedef uint32_t two_words __attribute__((vector_size(8), aligned(4), may_alias));
 typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
 
 ML_INLINE void turn_words(const void *const row[4], four_words out[4])
@@ -63,14 +70,22 @@ ML_INLINE float element_at(const void *x, bool bf16, int64_t i)
     return bf16 ? ml_bf16_to_float(((const uint16_t *)x)[i]) : ((const float *)x)[i];
 }
 
+/* Asks for the lines of `rows` rows that lie `ahead` bytes behind those read now, 0: for none. */
+ML_INLINE void ask_for(const char *x, int64_t at, int rows, int64_t stride, int64_t ahead)
+{
+    if (ahead != 0 && at % LINE == 0)
+        for (int i = 0; i < rows; i++) __builtin_prefetch(x + at + i * stride + ahead);
+}
+
 /* Four lanes: rows of the matrix that run along the depth. */
 ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool bf16, float *to,
-                               int64_t width)
+                               int64_t width, int64_t ahead)
 {
     const void *row[4];
     four_words turned[4];
     int64_t l = 0, step = bf16 ? 8 : 4, size = bf16 ? 2 : 4;
     for (; l + step <= depth; l += step) {
+        ask_for(x, l * size, 4, stride, ahead);
         for (int i = 0; i < 4; i++) row[i] = x + i * stride + l * size;
         turn_words(row, turned);
         for (int i = 0; i < 4; i++) {
@@ -85,12 +100,37 @@ ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, boo
         for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, bf16, l);
 }
 
+/* Two lanes of fp32: a panel of six has them left. */
+ML_INLINE void turn_two_lanes(int64_t depth, const char *x, int64_t stride, float *to,
+                              int64_t width, int64_t ahead)
+{
+    int64_t l = 0;
+    for (; l + 4 <= depth; l += 4) {
+        ask_for(x, l * 4, 2, stride, ahead);
+        const four_words a = *(const four_words *)(const void *)(x + l * 4),
+                         b = *(const four_words *)(const void *)(x + stride + l * 4);
+        four_words low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+                   high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        two_words *out = (two_words *)(void *)(to + l * width);
+        out[0] = __builtin_shufflevector(low, low, 0, 1);
+        out[width / 2] = __builtin_shufflevector(low, low, 2, 3);
+        out[width] = __builtin_shufflevector(high, high, 0, 1);
+        out[width / 2 * 3] = __builtin_shufflevector(high, high, 2, 3);
+    }
+    for (; l < depth; l++)
+        for (int i = 0; i < 2; i++) to[l * width + i] = element_at(x + i * stride, false, l);
+}
+
+/* The next panel's rows, which follow these, are on their way meanwhile. */
 ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
                     float *to, int64_t width)
 {
-    int64_t i = 0;
+    int64_t i = 0, ahead = width * stride;
     for (; i + 4 <= lanes; i += 4)
-        turn_four_lanes(depth, x + i * stride, stride, bf16, to + i, width);
+        turn_four_lanes(depth, x + i * stride, stride, bf16, to + i, width, ahead);
+    if (!bf16)
+        for (; i + 2 <= lanes; i += 2)
+            turn_two_lanes(depth, x + i * stride, stride, to + i, width, ahead);
     for (; i < width; i++)
         for (int64_t l = 0; l < depth; l++)
             to[l * width + i] = i < lanes ? element_at(x + i * stride, bf16, l) : 0;
@@ -125,20 +165,42 @@ static void pack_rows(const matrix_part *part, float alpha, float *to)
     for (int64_t i = 0; i < part->depth * TILE_ROWS; i++) to[i] *= alpha;
 }
 
-/* B → [depth][TILE_COLUMNS] */
-static void pack_columns(const matrix_part *part, float *to)
+/* `lanes` columns of B, which runs along them, over all panels: a row is read once, and rows to
+ * come are on their way. */
+ML_INLINE void spread(int64_t depth, int64_t lanes, const char *x, int64_t stride, bool bf16,
+                      float *to, int64_t panel)
+{
+    enum { ROWS_AHEAD = 8 };
+    const int64_t size = bf16 ? 2 : 4;
+    for (int64_t l = 0; l < depth; l++, x += stride, to += TILE_COLUMNS) {
+        for (int64_t at = 0; at < lanes * size; at += LINE)
+            __builtin_prefetch(x + ROWS_AHEAD * stride + at);
+        for (int64_t j = 0; j < lanes; j += TILE_COLUMNS)
+            straight(1, ml_min(TILE_COLUMNS, lanes - j), x + j * size, stride, bf16, to + j * panel,
+                     TILE_COLUMNS);
+    }
+}
+
+/* B → panels, each [panel][TILE_COLUMNS], of which this may be a part of the depth. */
+static void pack_columns(const matrix_part *part, int64_t panel, float *to)
 {
     const char *x = part->data;
     bool bf16 = part->dtype == ML_BF16;
     int64_t stride = part->ld * (bf16 ? 2 : 4);
-    if (part->turned && bf16)
-        turn(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
-    else if (part->turned)
-        turn(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
-    else if (bf16)
-        straight(part->depth, part->lanes, x, stride, true, to, TILE_COLUMNS);
-    else
-        straight(part->depth, part->lanes, x, stride, false, to, TILE_COLUMNS);
+    if (!part->turned) {
+        if (bf16)
+            spread(part->depth, part->lanes, x, stride, true, to, panel);
+        else
+            spread(part->depth, part->lanes, x, stride, false, to, panel);
+        return;
+    }
+    for (int64_t j = 0; j < part->lanes; j += TILE_COLUMNS, x += TILE_COLUMNS * stride) {
+        int64_t lanes = ml_min(TILE_COLUMNS, part->lanes - j);
+        if (bf16)
+            turn(part->depth, lanes, x, stride, true, to + j * panel, TILE_COLUMNS);
+        else
+            turn(part->depth, lanes, x, stride, false, to + j * panel, TILE_COLUMNS);
+    }
 }
 
 /* ---- packing blocks ------------------------------------------------------------------------ */
@@ -166,7 +228,7 @@ static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float 
         }
         if (n < AT_ONCE) memset(rows[n], 0, (size_t)(AT_ONCE - n) * sizeof rows[0]);
         turn_four_lanes(p->depth, (const char *)rows, (int64_t)sizeof rows[0], false, to + i,
-                        TILE_COLUMNS);
+                        TILE_COLUMNS, 0);
     }
 }
 
@@ -193,29 +255,43 @@ static void pack_blocks(const block_part *p, float *to)
 
 /* ---- the register tile --------------------------------------------------------------------- */
 
-/* A tile: `depth` steps of rank one, then into C. */
-ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b,
-                             float *c, int64_t ldc, float beta)
+/* One step of rank one. */
+ML_INLINE void add_step(const int rows, const float *a, const float *b,
+                        ml_vector sum[TILE_ROWS][TILE_VECTORS])
 {
-    ml_vector sum[TILE_ROWS][TILE_VECTORS] = {{{0}}};
-    for (int i = 0; i < rows;
-         i++) { /* C is needed when the sums are done: it comes from far away meanwhile */
+    ml_vector column[TILE_VECTORS];
+#pragma GCC unroll 2
+    for (int j = 0; j < TILE_VECTORS; j++)
+        column[j] = *(const ml_vector *)(const void *)(b + j * ML_LANES);
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+        ml_vector x = ml_all_lanes(a[i]);
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_VECTORS; j++) ml_add_product(x, column[j], &sum[i][j]);
+    }
+}
+
+/* A tile: `depth` steps, then into C. `ahead`: what a later tile reads. */
+ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b,
+                             float *c, int64_t ldc, float beta, const float *ahead)
+{
+    ml_vector sum[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_VECTORS; j++) sum[i][j] = ml_all_lanes(0);
+        /* C is needed when the sums are done: it comes from far away meanwhile. */
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
     }
-    for (int64_t l = 0; l < depth; l++) {
-        ml_vector column[TILE_VECTORS];
-#pragma GCC unroll 2
-        for (int j = 0; j < TILE_VECTORS; j++)
-            column[j] = *(const ml_vector *)(const void *)(b + l * TILE_COLUMNS + j * ML_LANES);
-#pragma GCC unroll 12
-        for (int i = 0; i < rows; i++) {
-            float x = a[l * TILE_ROWS + i];
-#pragma GCC unroll 2
-            for (int j = 0; j < TILE_VECTORS; j++)
-                sum[i][j] = ml_fma_lanes(x, column[j], sum[i][j]);
-        }
+    int64_t l = 0;
+    for (; l + TILE_STEPS <= depth; l += TILE_STEPS) {
+        if (AHEAD) __builtin_prefetch(ahead + l / TILE_STEPS * (LINE / 4), 0, 2);
+#pragma GCC unroll 8
+        for (int s = 0; s < TILE_STEPS; s++)
+            add_step(rows, a + (l + s) * TILE_ROWS, b + (l + s) * TILE_COLUMNS, sum);
     }
+    for (; l < depth; l++) add_step(rows, a + l * TILE_ROWS, b + l * TILE_COLUMNS, sum);
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 2
@@ -228,11 +304,11 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
 }
 
 static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c,
-                         int64_t ldc, float beta)
+                         int64_t ldc, float beta, const float *ahead)
 {
-#define ROWS(n)                                      \
-    case n:                                          \
-        multiply_tile(n, depth, a, b, c, ldc, beta); \
+#define ROWS(n)                                             \
+    case n:                                                 \
+        multiply_tile(n, depth, a, b, c, ldc, beta, ahead); \
         break;
     switch (rows) { /* each number of rows has its own unrolled code */
         ROWS(1)
@@ -257,10 +333,10 @@ static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const floa
 
 /* At the right edge of C: through a tile of memory. */
 static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float *a, const float *b,
-                      float *c, int64_t ldc, float beta)
+                      float *c, int64_t ldc, float beta, const float *ahead)
 {
     float tile[TILE_ROWS * TILE_COLUMNS];
-    tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0);
+    tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0, ahead);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
             float *to = c + i * ldc + j, sum = tile[i * TILE_COLUMNS + j];
@@ -329,13 +405,11 @@ static void pack_stretch_of_b(const pass *p, int64_t place, int64_t n, int64_t c
         pack_blocks(&blocks, to);
         return;
     }
-    int64_t size = (int64_t)ml_dtype_size(x->b_dtype);
-    for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
-        int64_t first = x->b_turned ? (column + j) * x->ldb + place : place * x->ldb + column + j;
-        const matrix_part part = {(const char *)x->b + first * size, x->b_dtype, x->ldb,
-                                  ml_min(TILE_COLUMNS, columns - j), n,          x->b_turned};
-        pack_columns(&part, to + j * p->depth);
-    }
+    int64_t size = (int64_t)ml_dtype_size(x->b_dtype),
+            first = x->b_turned ? column * x->ldb + place : place * x->ldb + column;
+    const matrix_part part = {
+        (const char *)x->b + first * size, x->b_dtype, x->ldb, columns, n, x->b_turned};
+    pack_columns(&part, p->depth, to);
 }
 
 static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, float *to)
@@ -352,15 +426,17 @@ static void multiply_block(const pass *p, int64_t column, int64_t columns, const
                            int64_t from, int64_t end)
 {
     const ml_product *x = p->product;
+    const int64_t per_column = p->depth / TILE_STEPS * (LINE / 4); /* floats that a tile asks for */
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
         for (int64_t i = from; i < end; i += TILE_ROWS) {
-            const float *a = p->scratch->packed_a + i * p->depth;
+            const float *a = p->scratch->packed_a + i * p->depth,
+                        *ahead = a + ROWS_IN_L2 * p->depth + j / TILE_COLUMNS * per_column;
             float *c = x->c + (p->row + i) * x->ldc + column + j;
             int64_t rows = ml_min(TILE_ROWS, end - i), wide = columns - j;
             if (wide >= TILE_COLUMNS)
-                tile_of_rows(rows, p->depth, a, b + j * p->depth, c, x->ldc, p->beta);
+                tile_of_rows(rows, p->depth, a, b + j * p->depth, c, x->ldc, p->beta, ahead);
             else
-                edge_tile(rows, wide, p->depth, a, b + j * p->depth, c, x->ldc, p->beta);
+                edge_tile(rows, wide, p->depth, a, b + j * p->depth, c, x->ldc, p->beta, ahead);
         }
 }
 
@@ -399,6 +475,8 @@ static void run_pass(const pass *p)
 void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
 {
     int64_t most = scratch->rows / TILE_ROWS * TILE_ROWS,
+            rounds = ml_max(1, (x->m + most - 1) / most),
+            rows = ml_round_up((x->m + rounds - 1) / rounds, TILE_ROWS),
             parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
     int64_t step = ml_dtype_is_block(x->b_dtype) ? 32 : 8; /* groups of weights are never cut */
     int64_t depth =
@@ -406,12 +484,12 @@ void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
     bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
     int threads = small ? 1 : scratch->threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
-    for (int64_t row = 0; row < x->m; row += most)
+    for (int64_t row = 0; row < x->m; row += rows)
         for (int64_t at = 0; at < ml_max(1, x->k); at += depth) {
             pass p = {.product = x,
                       .scratch = scratch,
                       .row = row,
-                      .rows = ml_min(most, x->m - row),
+                      .rows = ml_min(rows, x->m - row),
                       .at = at};
             p.depth = ml_min(depth, x->k - at);
             p.beta = at == 0 ? x->beta : 1;
