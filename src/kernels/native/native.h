@@ -67,6 +67,28 @@ ML_INLINE ml_vector ml_all_lanes(float x)
 #endif
 }
 
+#if !defined(__AVX2__)
+typedef uint16_t ml_bf16_vector __attribute__((vector_size(2 * ML_LANES), aligned(2), may_alias));
+typedef uint32_t ml_bits_vector __attribute__((vector_size(4 * ML_LANES), may_alias));
+#endif
+
+/* A vector's worth of bf16 to the upper halves of floats; the compiler's own conversion takes four
+ * instructions more. */
+ML_INLINE ml_vector ml_bf16_lanes(const uint16_t *at)
+{
+#if defined(__AVX512F__)
+    return (ml_vector)_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16);
+#elif defined(__AVX2__)
+    return (ml_vector)_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16);
+#else
+    return (ml_vector)(__builtin_convertvector(*(const ml_bf16_vector *)(const void *)at,
+                                               ml_bits_vector)
+                       << 16);
+#endif
+}
+
 /* *sum += a·b, in the register that has the sum: left to itself, GCC multiplies into the one of a
  * and moves what it sums from register to register, a fifth more instructions. */
 ML_INLINE void ml_add_product(ml_vector a, ml_vector b, ml_vector *sum)

@@ -45,25 +45,48 @@ typedef struct matrix_part {
 /* A block of a matrix becomes panels of `width` lanes, [depth][width], so that the register tile
  * reads one after the other; lanes that the matrix does not have are zero. A bf16 matrix is widened
  * on the way. Rows of bf16 may begin at any number. */
+typedef uint32_t two_words __attribute__((vector_size(8), aligned(2), may_alias));
 typedef uint32_t four_words __attribute__((vector_size(16), aligned(2), may_alias));
-typedef uint32_t two_words __attribute__((vector_size(8), aligned(4), may_alias));
-typedef float four_floats __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint32_t eight_words __attribute__((vector_size(32), aligned(2), may_alias));
 
-ML_INLINE void turn_words(const void *const row[4], four_words out[4])
+/* Four words of each of 8, 4 or 2 rows, `stride` bytes apart: row i and, of eight, row i + 4 behind
+ * it. */
+ML_INLINE void take_words(const int rows, const char *x, int64_t stride, eight_words row[4])
 {
-    const four_words a = *(const four_words *)row[0], b = *(const four_words *)row[1],
-                     c = *(const four_words *)row[2], d = *(const four_words *)row[3];
-    four_words ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
-               ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    four_words cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5),
-               cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-    out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-    out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-    out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+    const four_words none = {0};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const four_words first =
+                             i < rows ? *(const four_words *)(const void *)(x + i * stride) : none,
+                         second = rows == 8
+                                      ? *(const four_words *)(const void *)(x + (i + 4) * stride)
+                                      : none;
+        row[i] = __builtin_shufflevector(first, second, 0, 1, 2, 3, 4, 5, 6, 7);
+    }
 }
 
-ML_INLINE void put(float *to, four_words bits) { *(four_words *)(void *)to = bits; }
+/* out[i]: word i of all rows. */
+ML_INLINE void turn_words(const eight_words row[4], eight_words out[4])
+{
+    eight_words ab_low = __builtin_shufflevector(row[0], row[1], 0, 8, 1, 9, 4, 12, 5, 13),
+                ab_high = __builtin_shufflevector(row[0], row[1], 2, 10, 3, 11, 6, 14, 7, 15),
+                cd_low = __builtin_shufflevector(row[2], row[3], 0, 8, 1, 9, 4, 12, 5, 13),
+                cd_high = __builtin_shufflevector(row[2], row[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 8, 9, 4, 5, 12, 13);
+    out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 10, 11, 6, 7, 14, 15);
+    out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 8, 9, 4, 5, 12, 13);
+    out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
+ML_INLINE void put(const int lanes, float *to, eight_words bits)
+{
+    if (lanes == 8)
+        *(eight_words *)(void *)to = bits;
+    else if (lanes == 4)
+        *(four_words *)(void *)to = __builtin_shufflevector(bits, bits, 0, 1, 2, 3);
+    else
+        *(two_words *)(void *)to = __builtin_shufflevector(bits, bits, 0, 1);
+}
 
 ML_INLINE float element_at(const void *x, bool bf16, int64_t i)
 {
@@ -77,48 +100,27 @@ ML_INLINE void ask_for(const char *x, int64_t at, int rows, int64_t stride, int6
         for (int i = 0; i < rows; i++) __builtin_prefetch(x + at + i * stride + ahead);
 }
 
-/* Four lanes: rows of the matrix that run along the depth. */
-ML_INLINE void turn_four_lanes(int64_t depth, const char *x, int64_t stride, bool bf16, float *to,
-                               int64_t width, int64_t ahead)
+/* 8, 4 or 2 lanes: rows of the matrix that run along the depth. */
+ML_INLINE void turn_lanes(const int lanes, int64_t depth, const char *x, int64_t stride, bool bf16,
+                          float *to, int64_t width, int64_t ahead)
 {
-    const void *row[4];
-    four_words turned[4];
+    eight_words row[4], turned[4];
     int64_t l = 0, step = bf16 ? 8 : 4, size = bf16 ? 2 : 4;
     for (; l + step <= depth; l += step) {
-        ask_for(x, l * size, 4, stride, ahead);
-        for (int i = 0; i < 4; i++) row[i] = x + i * stride + l * size;
+        ask_for(x, l * size, lanes, stride, ahead);
+        take_words(lanes, x + l * size, stride, row);
         turn_words(row, turned);
+#pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             if (bf16) { /* a word holds two numbers of the depth, the first below */
-                put(to + (l + 2 * i) * width, turned[i] << 16);
-                put(to + (l + 2 * i + 1) * width, turned[i] & 0xffff0000u);
+                put(lanes, to + (l + 2 * i) * width, turned[i] << 16);
+                put(lanes, to + (l + 2 * i + 1) * width, turned[i] & 0xffff0000u);
             } else
-                put(to + (l + i) * width, turned[i]);
+                put(lanes, to + (l + i) * width, turned[i]);
         }
     }
     for (; l < depth; l++)
-        for (int i = 0; i < 4; i++) to[l * width + i] = element_at(x + i * stride, bf16, l);
-}
-
-/* Two lanes of fp32: a panel of six has them left. */
-ML_INLINE void turn_two_lanes(int64_t depth, const char *x, int64_t stride, float *to,
-                              int64_t width, int64_t ahead)
-{
-    int64_t l = 0;
-    for (; l + 4 <= depth; l += 4) {
-        ask_for(x, l * 4, 2, stride, ahead);
-        const four_words a = *(const four_words *)(const void *)(x + l * 4),
-                         b = *(const four_words *)(const void *)(x + stride + l * 4);
-        four_words low = __builtin_shufflevector(a, b, 0, 4, 1, 5),
-                   high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-        two_words *out = (two_words *)(void *)(to + l * width);
-        out[0] = __builtin_shufflevector(low, low, 0, 1);
-        out[width / 2] = __builtin_shufflevector(low, low, 2, 3);
-        out[width] = __builtin_shufflevector(high, high, 0, 1);
-        out[width / 2 * 3] = __builtin_shufflevector(high, high, 2, 3);
-    }
-    for (; l < depth; l++)
-        for (int i = 0; i < 2; i++) to[l * width + i] = element_at(x + i * stride, false, l);
+        for (int i = 0; i < lanes; i++) to[l * width + i] = element_at(x + i * stride, bf16, l);
 }
 
 /* The next panel's rows, which follow these, are on their way meanwhile. */
@@ -126,11 +128,12 @@ ML_INLINE void turn(int64_t depth, int64_t lanes, const char *x, int64_t stride,
                     float *to, int64_t width)
 {
     int64_t i = 0, ahead = width * stride;
+    for (; i + 8 <= lanes; i += 8)
+        turn_lanes(8, depth, x + i * stride, stride, bf16, to + i, width, ahead);
     for (; i + 4 <= lanes; i += 4)
-        turn_four_lanes(depth, x + i * stride, stride, bf16, to + i, width, ahead);
-    if (!bf16)
-        for (; i + 2 <= lanes; i += 2)
-            turn_two_lanes(depth, x + i * stride, stride, to + i, width, ahead);
+        turn_lanes(4, depth, x + i * stride, stride, bf16, to + i, width, ahead);
+    for (; i + 2 <= lanes; i += 2)
+        turn_lanes(2, depth, x + i * stride, stride, bf16, to + i, width, ahead);
     for (; i < width; i++)
         for (int64_t l = 0; l < depth; l++)
             to[l * width + i] = i < lanes ? element_at(x + i * stride, bf16, l) : 0;
@@ -144,9 +147,11 @@ ML_INLINE void straight(int64_t depth, int64_t lanes, const char *x, int64_t str
         float *out = to + l * width;
         if (lanes == width && !bf16)
             memcpy(out, row, (size_t)width * sizeof *out);
-        else if (lanes == width) {
-#pragma omp simd
-            for (int i = 0; i < width; i++) out[i] = element_at(row, bf16, i);
+        else if (lanes == width) { /* of B: whole vectors */
+#pragma GCC unroll 2
+            for (int i = 0; i < width; i += ML_LANES)
+                *(ml_vector *)(void *)(out + i) =
+                    ml_bf16_lanes((const uint16_t *)(const void *)row + i);
         } else
             for (int64_t i = 0; i < width; i++) out[i] = i < lanes ? element_at(row, bf16, i) : 0;
     }
@@ -227,8 +232,8 @@ static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float 
             ML_NATIVE(decode_run)(p->dtype, row, p->first, p->depth, rows[j]);
         }
         if (n < AT_ONCE) memset(rows[n], 0, (size_t)(AT_ONCE - n) * sizeof rows[0]);
-        turn_four_lanes(p->depth, (const char *)rows, (int64_t)sizeof rows[0], false, to + i,
-                        TILE_COLUMNS, 0);
+        turn_lanes(AT_ONCE, p->depth, (const char *)rows, (int64_t)sizeof rows[0], false, to + i,
+                   TILE_COLUMNS, 0);
     }
 }
 

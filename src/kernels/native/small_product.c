@@ -5,36 +5,11 @@
 
 #include "kernels/native/blocks.h"
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 enum { ROWS = 4, LINE = 64, AHEAD = 1024 }; /* bytes */
-
-#if !defined(__AVX2__)
-typedef uint16_t bf16_vector __attribute__((vector_size(2 * ML_LANES), aligned(2), may_alias));
-typedef uint32_t bits_vector __attribute__((vector_size(4 * ML_LANES), may_alias));
-#endif
-
-/* A vector's worth of bf16 to the upper halves of floats; the compiler's own conversion takes four
- * instructions more. */
-ML_INLINE ml_vector bf16_lanes(const uint16_t *at)
-{
-#if defined(__AVX512F__)
-    return (ml_vector)_mm512_slli_epi32(
-        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16);
-#elif defined(__AVX2__)
-    return (ml_vector)_mm256_slli_epi32(
-        _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16);
-#else
-    return (ml_vector)(__builtin_convertvector(*(const bf16_vector *)(const void *)at, bits_vector)
-                       << 16);
-#endif
-}
 
 ML_INLINE ml_vector load(const char *row, bool bf16, int64_t c)
 {
-    if (bf16) return bf16_lanes((const uint16_t *)(const void *)row + c);
+    if (bf16) return ml_bf16_lanes((const uint16_t *)(const void *)row + c);
     return *(const ml_vector *)(const void *)((const float *)(const void *)row + c);
 }
 
