@@ -106,7 +106,20 @@ def formula_cases():
     fp8 = {"weight": ("F8_E4M3", [ROWS, COLS], small.tobytes()), "weight_scale": ("F32", [], whole.tobytes()), "input_scale": ("F32", [], whole.tobytes())}
     rows = {"weight": fp8["weight"], "weight_scale": ("F32", [ROWS], scale[:, 0].tobytes())}
     algorithm = lambda word: MODELOPT | {"quant_algo": word}
+    signed = ((codes ^ 8).astype(np.int8) - 8).astype(np.float32)  # of four bits
+    fifths = rng.choice(np.array([0.75, 1.25, 3], np.float32), (ROWS, 3))  # fp16 holds them
+    int4 = lambda scales: {"weight": ("U8", [ROWS // 2, COLS], (codes[::2] | codes[1::2] << 4).tobytes()), "weight_scale": ("F32", [ROWS, 3], scales.tobytes())}
+    before = rng.uniform(0.3, 2, COLS).astype(np.float32)
+    scaled = {"pre_quant_scale": ("F32", [COLS], before.tobytes())}
+    large = (rng.integers(0, 2, (160, 288)) * 128 + rng.integers(0, 120, (160, 288))).astype(np.uint8)
+    tiles = rng.uniform(0.001, 0.1, (2, 3)).astype(np.float32)
     return {
+        "int4 of modelopt": (algorithm("W4A16_AWQ"), int4(scale), signed * np.repeat(scale, 32, 1)),
+        "int4 of modelopt, scales of fp16": (algorithm("W4A16_AWQ"), int4(fifths), signed * np.repeat(fifths, 32, 1)),
+        "int4 of modelopt, activations scaled": (algorithm("W4A16_AWQ"), int4(scale) | scaled, signed * np.repeat(scale, 32, 1) * before),
+        "nvfp4 of modelopt, activations scaled": (algorithm("NVFP4_AWQ"), nvfp4 | scaled, base_numbers.from_bf16(to_bf16(fours * np.repeat(both, 16, 1))) * before),
+        "fp8 tiles of modelopt": (algorithm("FP8_PB_WO"), {"weight": ("F8_E4M3", [160, 288], large.tobytes()), "weight_scale": ("F32", [2, 1, 3, 1], tiles.tobytes())},
+                                  e4m3()[large] * np.repeat(np.repeat(tiles, 128, 0), 128, 1)[:160, :288]),
         "int8 with an order": (INT8, ints | index(order), q * scale[:, order]),
         "int8 with an order that was never set": (INT8, ints | index(np.full(COLS, -1)), q * np.repeat(scale, 32, 1)),
         "fp8 tiles as wide as the rows": (TILES, {"weight": fp8["weight"], "weight_scale": ("F32", [2, 1], tile.tobytes())}, e4m3()[small] * np.repeat(tile, 24, 0)[:ROWS]),
@@ -121,12 +134,17 @@ def check_formulas(folder):
     for name, (config, parts, value) in cases.items():
         case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": config}
         shutil.rmtree(f"{folder}/formula", ignore_errors=True)
-        models.write_model(f"{folder}/formula", case, parts=parts)
+        models.write_model(f"{folder}/formula", case, parts=parts, width=value.shape[0], mlp=value.shape[1])
         done = harness.start("import", f"{folder}/formula", f"{folder}/formula.h5", "--dtype", "fp32")
         checks.that(done.returncode == 0 and "ignored" not in done.stderr, f"{name}: exit {done.returncode}: {done.stderr}")
         if done.returncode == 0:
             found = base_numbers.numbers(weights(f"{folder}/formula.h5", case))
             checks.that(found.tobytes() == value.astype("<f4").tobytes(), f"{name}: {np.sum(found != value)} other weights, or another sign of a zero")
+    config, parts, value = cases["int4 of modelopt, scales of fp16"]
+    models.write_model(f"{folder}/formula-kept", {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": config}, parts=parts)
+    harness.mpilora("import", f"{folder}/formula-kept", f"{folder}/formula-kept.h5", "--dtype", "keep")
+    kept = base_numbers.contents(f"{folder}/formula-kept.h5")["layers.0.mlp.down.weight"]
+    checks.that(kept[0] == "q4_0" and np.array_equal(base_numbers.numbers(kept), value), f"int4 of modelopt is kept as {kept[0]}, or with other weights")
     # ModelOpt's own file beside a config.json that says nothing
     config, parts, value = cases["nvfp4 of modelopt"]
     case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": None}
@@ -271,13 +289,56 @@ def check_refusals(folder, golden):
             continue
         case = {"family": "llama", "module": "model.layers.0.mlp.down_proj", "config": config_, "kept": None}
         golden[name] = case
-        refused(name, ("pre_quant_scale", "activations are scaled"), parts | {"pre_quant_scale": ("F32", [COLS], bytes(4 * COLS))})
+        if parts["weight"][1][0] > ROWS:  # of another model
+            continue
+        refused(name, ("pre_quant_scale", "has shape [3]"), parts | {"pre_quant_scale": ("F32", [3], bytes(12))})
+        spoilt = np.where(np.arange(COLS) == 5, np.inf, 1).astype("<f4")
+        refused(name, ("row 0, column 5", "Inf or NaN"), parts | {"pre_quant_scale": ("F32", [COLS], spoilt.tobytes())})
+        four = parts | {"weight_scale": ("F32", [1, 1, 2, 1], bytes(8))}
+        refused(name, ("weight_scale",), four)
         refused(name, ("quant_algo", "W8A8_SQ_PER_CHANNEL"), parts, config_ | {"quant_algo": "W8A8_SQ_PER_CHANNEL"})
         if "weight_scale_2" in parts:
             refused(name, ("weight_scale_2", "expected one number"), parts | {"weight_scale_2": ("F32", [2], bytes(8))})
     # packed tensors without a word of them
     refused("fp8 ragged", ("has type F8_E4M3",), config=False)
     refused("int4 groups", ("is missing",), config=False)
+
+
+def check_tied(folder):
+    """Of a tied pair whose head is packed beside an embedding it is not clear which makes the logits; each of the two ways out is taken."""
+    codes = np.random.default_rng(8).integers(0, 120, (models.VOCAB, COLS // 3), np.uint8)
+    scales = np.array([[0.5], [0.25]], "<f4")
+    fp8 = {"lm_head.weight": ("F8_E4M3", codes.shape, codes.tobytes()), "lm_head.weight_scale_inv": ("F32", scales.shape, scales.tobytes())}
+    words = np.random.default_rng(9).integers(0, 2**31, (models.VOCAB, codes.shape[1] // 8)).astype("<i4")
+    int4 = {"lm_head.weight_packed": ("I32", words.shape, words.tobytes()), "lm_head.weight_scale": ("F32", [models.VOCAB, 1], np.ones(models.VOCAB, "<f4").tobytes()),
+            "lm_head.weight_shape": ("I64", [2], np.array(codes.shape, "<i8").tobytes())}  # fmt: skip
+    plain, source, base = models.plain_tensors("llama"), f"{folder}/tied", f"{folder}/tied.h5"
+    embedding = np.frombuffer(plain["model.embed_tokens.weight"][2], "<f4")
+
+    def imported(head, config, tied, left_out=()):
+        os.makedirs(source, exist_ok=True)
+        models.write_safetensors(f"{source}/model.safetensors", {name: tensor for name, tensor in (plain | head).items() if name not in left_out})
+        with open(f"{source}/config.json", "w") as file:
+            json.dump(models.config_of("llama") | {"tie_word_embeddings": tied, "quantization_config": config}, file)
+        return harness.start("import", source, base, "--dtype", "fp32")
+
+    for name, head, config in (("FP8", fp8, {"quant_method": "fp8", "weight_block_size": [32, 32]}), ("int4", int4, {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}})):
+        done = imported(head, config, True)
+        said = [line for line in done.stderr.splitlines() if "tie_word_embeddings" in line and "lm_head" in line and "embed_tokens" in line]
+        checks.that(done.returncode == 3 and len(said) == 1 and not os.path.exists(base), f"{name} head of a tied pair: exit {done.returncode}: {done.stderr}")
+        done = imported(head, config, False)
+        checks.that(done.returncode == 0, f"{name} head, not tied: exit {done.returncode}: {done.stderr}")
+        if done.returncode == 0:
+            found = base_numbers.contents(base)
+            checks.that(np.array_equal(base_numbers.numbers(found["embed.weight"]).ravel(), embedding), f"{name}: the embedding is another")
+            own = base_numbers.numbers(found["head.weight"])
+            checks.that(not np.array_equal(own.ravel(), embedding), f"{name}: the head is the embedding")
+            if name == "FP8":
+                checks.that(np.array_equal(own, e4m3()[codes] * np.repeat(scales, 32, 0)[: models.VOCAB]), "FP8: another head")
+            os.remove(base)
+        done = imported(head, config, True, left_out=("model.embed_tokens.weight",))
+        checks.that(done.returncode == 0 and "head.weight" not in base_numbers.contents(base), f"{name} head alone: exit {done.returncode}: {done.stderr}")
+        os.remove(base)
 
 
 def check_old_words(folder, golden):
@@ -330,6 +391,7 @@ def main():
             check_family(folder, of, name, known["tensors"])
     with tempfile.TemporaryDirectory() as folder:
         check_refusals(folder, golden)
+        check_tied(folder)
         check_old_words(folder, golden)
     checks.end()
     return 0

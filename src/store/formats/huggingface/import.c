@@ -242,6 +242,26 @@ done:
     return st;
 }
 
+static bool is_packed(const hf_source *h, const ml_model_tensor *t, const ml_stored_place *place)
+{
+    packed_matrix m;
+    bool packed;
+    ml_status st = hf_packed_open(&m, &packed, &h->packed, &h->shards, t, place);
+    if (st == ML_OK && packed) packed_close(&m);
+    return packed;
+}
+
+/* Rounded apart, the two are different matrices, and which of them is meant depends on the program
+ * that loads them. */
+static ml_status refuse_packed_pair(const hf_source *h, const char *embed, const char *head)
+{
+    return ml_fail(ML_INPUT,
+                   "%s: config.json ties %s and %s, but the files have both and at least one of "
+                   "them packed: it is not clear which makes the logits; set tie_word_embeddings "
+                   "to false in config.json where the files' head does, or take its tensors out",
+                   h->shards.directory, embed, head);
+}
+
 /* tie_word_embeddings and what the files hold may disagree: of a pair with different values
  * transformers 5 ties nothing (4 takes the embedding twice); of which one is missing it takes the
  * other. */
@@ -251,13 +271,16 @@ static ml_status settle_head(hf_source *h)
     ml_model_tensor embed, head;
     ml_stored_place embed_place, head_place;
     bool equal;
-    if (!h->spec->tied_head || !find_head(h, &head)) return ML_OK;
+    if (!h->spec->tied_head || h->embed_from_head || !find_head(h, &head)) return ML_OK;
     ml_model_tensor_at(h->spec, 0, &embed);
     find_place(h, &embed, &embed_place);
     find_place(h, &head, &head_place);
     hf_place e = hf_shards_find(&h->shards, embed_place.name),
              o = hf_shards_find(&h->shards, head_place.name);
-    if (!e.entry || !o.entry || h->embed_from_head) return ML_OK;
+    bool packed[] = {is_packed(h, &embed, &embed_place), is_packed(h, &head, &head_place)};
+    if ((packed[0] && (packed[1] || o.entry)) || (packed[1] && e.entry))
+        return refuse_packed_pair(h, embed_place.name, head_place.name);
+    if (!e.entry || !o.entry) return ML_OK;
     ML_TRY(are_equal(h, e, o, &equal));
     if (equal) return ML_OK;
     h->spec->tied_head = false;
@@ -383,13 +406,8 @@ done:
 static bool has_tensor(const hf_source *h, const ml_model_tensor *t)
 {
     ml_stored_place place;
-    packed_matrix m;
-    bool packed;
     find_place(h, t, &place);
-    if (hf_shards_find(&h->shards, place.name).entry) return true;
-    if (hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place) == ML_OK && packed)
-        packed_close(&m);
-    return packed;
+    return hf_shards_find(&h->shards, place.name).entry || is_packed(h, t, &place);
 }
 
 /* Where config.json says nothing, ModelOpt's own file may. */

@@ -162,13 +162,13 @@ static ml_status read_words(const json_t *o, packed_config *out)
 static ml_status check_algorithm(const json_t *o)
 {
     static const char *const known[] = {
-        "FP8",         "FP8_PER_CHANNEL_PER_TOKEN", "NVFP4", "NVFP4_AWQ",
-        "W4A16_NVFP4", "MIXED_PRECISION",           NULL};
+        "FP8",       "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "NVFP4", "NVFP4_AWQ", "W4A16_NVFP4",
+        "W4A16_AWQ", "MIXED_PRECISION",           NULL};
     const char *word = text_of(o, "quant_algo", "(missing)");
     if (ml_find_word(word, known) >= 0) return ML_OK;
     return ml_fail(ML_INPUT,
                    "quant_algo: \"%.60s\" is not known; known are FP8, FP8_PER_CHANNEL_PER_TOKEN, "
-                   "NVFP4, NVFP4_AWQ, W4A16_NVFP4, MIXED_PRECISION",
+                   "FP8_PB_WO, NVFP4, NVFP4_AWQ, W4A16_NVFP4, W4A16_AWQ, MIXED_PRECISION",
                    word);
 }
 

@@ -8,7 +8,7 @@ enum { PIECE = 1 << 22 }; /* weights that are decoded at once */
 
 static const packed_layout *const all_layouts[] = {
     packed_scaled_layouts, packed_bitsandbytes_layouts, packed_word_layouts,
-    packed_turned_layouts, packed_fp4_layouts,
+    packed_turned_layouts, packed_fp4_layouts,          packed_int4_layouts,
 };
 enum { FILES = sizeof all_layouts / sizeof *all_layouts };
 
@@ -64,11 +64,6 @@ static ml_status check_parts(const packed_matrix *m)
             return ml_fail(ML_INPUT, "%s: tensor %s.%s is missing: %s is packed as %s",
                            m->shards->directory, m->name, m->layout->part[p], m->name,
                            m->layout->name);
-    if (m->part[PACKED_BEFORE].entry)
-        return ml_fail(ML_INPUT,
-                       "%s: %s: activations are scaled before they meet the matrix, which is not "
-                       "supported",
-                       m->shards->directory, m->part[PACKED_BEFORE].entry->name);
     return ML_OK;
 }
 
@@ -84,8 +79,10 @@ ml_status packed_open(packed_matrix *out, bool *found, const packed_config *conf
     if (!*found) return ML_OK;
     ML_TRY(check_parts(&m));
     ML_TRY(m.layout->open(&m, config));
+    ML_TRY(packed_read_before(&m));
     *out = m;
     m.order = NULL;
+    m.before = NULL;
 done:
     packed_close(&m);
     return st;
@@ -94,7 +91,9 @@ done:
 void packed_close(packed_matrix *m)
 {
     ml_memory_free(m->order);
+    ml_memory_free(m->before);
     m->order = NULL;
+    m->before = NULL;
 }
 
 /* ---- rows ---------------------------------------------------------------------------------- */
@@ -155,7 +154,7 @@ static int64_t decode_row(const packed_matrix *m, const uint8_t *codes, const fl
     for (int64_t c = m->cols - 1; c >= 0; c--) {
         int64_t g = m->order ? m->order[c] : c / m->group;
         float value = m->value[codes[c]] - (zeros ? zeros[g] : 0);
-        out[c] = rounded(m, value * scales[g] * m->factor);
+        out[c] = rounded(m, value * scales[g] * m->factor) * (m->before ? m->before[c] : 1);
         if (!packed_is_finite(out[c])) bad = c;
     }
     return bad;
@@ -218,7 +217,7 @@ done:
 ml_status packed_format(const packed_matrix *m, const ml_block_format **out)
 {
     const ml_block_format *f = ml_block_format_of(m->kept);
-    bool fit = ml_dtype_is_block(m->kept) && !m->order && !m->layout->zeros &&
+    bool fit = ml_dtype_is_block(m->kept) && !m->order && !m->before && !m->layout->zeros &&
                m->cols % f->weights == 0 && m->group % f->weights == 0;
     ml_status st = ML_OK;
     if (fit && m->kept != ML_MXFP4) st = scales_fit(m, &fit);

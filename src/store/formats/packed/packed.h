@@ -54,7 +54,7 @@ typedef enum packed_part {
     PACKED_MAP,
     PACKED_NESTED_SCALES,
     PACKED_NESTED_MAP,
-    PACKED_BEFORE, /* scales of activations, which the weights lack: the matrix is refused */
+    PACKED_BEFORE, /* what activations are multiplied with first, a number for each column */
     PACKED_REST,   /* says nothing of the weights */
     PACKED_PARTS
 } packed_part;
@@ -73,6 +73,7 @@ typedef struct packed_matrix {
     int64_t group;               /* columns under one scale, but for a last group that is cut */
     int64_t block_rows;          /* rows that share their scales */
     int32_t *order;              /* the group of each column; NULL: column / group. Owned */
+    float *before;               /* of each column, a last factor; NULL: none. Owned */
     float factor;                /* a last factor of every weight */
     ml_dtype rounding;           /* of the weight: bf16, or fp32 for none */
     bool half;                   /* the weight is rounded to fp16 */
@@ -139,6 +140,8 @@ extern const packed_layout packed_bitsandbytes_layouts[]; /* bitsandbytes.c: NF4
 extern const packed_layout packed_word_layouts[];         /* words.c: compressed-tensors' ints */
 extern const packed_layout packed_turned_layouts[];       /* turned.c: AWQ, GPTQ */
 extern const packed_layout packed_fp4_layouts[];          /* fp4.c: MXFP4, NVFP4 */
+extern const packed_layout packed_int4_layouts[]; /* int4.c: ModelOpt's; behind NVFP4, whose codes
+                                                     have the same name and type */
 
 /* ---- parts.c: what layouts read ------------------------------------------------------------ */
 
@@ -162,6 +165,8 @@ ml_status packed_grid(packed_matrix *m, const char *types) ML_NODISCARD;
 ml_status packed_grid_scales(const packed_matrix *m, int64_t first, int64_t count, float *out);
 /* The weight is rounded to the type of its scales, as PyTorch multiplies. */
 void packed_round_as_scales(packed_matrix *m);
+/* The factors of columns, where the part is there. */
+ml_status packed_read_before(packed_matrix *m) ML_NODISCARD;
 /* The order of columns, where the part is there and says anything. */
 ml_status packed_read_order(packed_matrix *m) ML_NODISCARD;
 void packed_values_e4m3(float value[256]);

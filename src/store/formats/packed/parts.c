@@ -167,6 +167,18 @@ void packed_round_as_scales(packed_matrix *m)
     m->rounding = packed_is(m, PACKED_SCALES, "BF16") ? ML_BF16 : ML_FP32;
 }
 
+/* W·(b ∘ x) = (W·diag(b))·x */
+ml_status packed_read_before(packed_matrix *m)
+{
+    ml_status st = ML_OK;
+    if (!m->part[PACKED_BEFORE].entry) return ML_OK;
+    ML_TRY(packed_expect(m, PACKED_BEFORE, "F32 F16 BF16", m->cols, -1));
+    ML_NEW(m->before, m->cols, ML_MEM_OTHER, "factors of columns");
+    ML_TRY(packed_numbers(m, PACKED_BEFORE, 0, m->cols, m->before));
+done:
+    return st;
+}
+
 ml_status packed_read_order(packed_matrix *m)
 {
     ml_status st = ML_OK;

@@ -10,6 +10,8 @@
 
 static const char scale_types[] = "F32 F16 BF16";
 
+enum { MODELOPT_TILE = 128 };
+
 static int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
 
 static ml_status codes(const packed_matrix *m, int64_t first, int64_t count, uint8_t *out)
@@ -18,6 +20,29 @@ static ml_status codes(const packed_matrix *m, int64_t first, int64_t count, uin
 }
 
 /* ---- FP8 ----------------------------------------------------------------------------------- */
+
+static void set_tiles(packed_matrix *m, int64_t rows, int64_t cols)
+{
+    m->block_rows = rows;
+    m->group = cols;
+    m->groups = parts_of(m->cols, cols);
+}
+
+/* ModelOpt's scales of tiles: [tiles down, 1, tiles across, 1]. */
+static ml_status expect_tiles(const packed_matrix *m)
+{
+    const ml_safetensors_entry *e = m->part[PACKED_SCALES].entry;
+    int64_t down = parts_of(m->rows, m->block_rows);
+    if (!strcmp(e->dtype, "F32") && e->shape[0] == down && e->shape[1] == 1 &&
+        e->shape[2] == m->groups && e->shape[3] == 1)
+        return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: %s is %.20s [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
+                   "], expected F32 [%" PRId64 ", 1, %" PRId64
+                   ", 1]: a scale for each tile of %d x %d",
+                   m->shards->directory, e->name, e->dtype, e->shape[0], e->shape[1], e->shape[2],
+                   e->shape[3], down, m->groups, MODELOPT_TILE, MODELOPT_TILE);
+}
 
 static ml_status open_fp8(packed_matrix *m, const packed_config *config)
 {
@@ -28,10 +53,11 @@ static ml_status open_fp8(packed_matrix *m, const packed_config *config)
     ML_TRY(packed_expect(m, PACKED_CODES, "F8_E4M3", m->rows, m->cols));
     bool column = scales->dims != 2 || scales->shape[1] == 1, /* also of tiles as wide as rows */
         rowwise = column && (scales->count == 1 || scales->shape[0] == m->rows);
-    if (config->block_rows > 0 && (own || !rowwise)) {
-        m->block_rows = config->block_rows;
-        m->group = config->block_cols;
-        m->groups = parts_of(m->cols, m->group);
+    if (config->method == PACKED_MODELOPT && scales->dims == 4) {
+        set_tiles(m, MODELOPT_TILE, MODELOPT_TILE);
+        ML_TRY(expect_tiles(m));
+    } else if (config->block_rows > 0 && (own || !rowwise)) {
+        set_tiles(m, config->block_rows, config->block_cols);
         ML_TRY(packed_expect(m, PACKED_SCALES, types, parts_of(m->rows, m->block_rows), m->groups));
     } else {
         ML_TRY(packed_grid(m, types));
