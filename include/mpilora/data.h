@@ -50,7 +50,14 @@ const ml_dataset *ml_dataset_part(const ml_dataset *data, int64_t part, int64_t 
 double ml_dataset_weight(const ml_dataset *data, int64_t part);
 const char *ml_dataset_path(const ml_dataset *data);
 
-/* Ends a data set; NULL is fine.
+/* One more owner of a data set, which is only ever read.
+ * Shapes: none.
+ * Ownership: each owner ends it with ml_dataset_destroy.
+ * Local, on one thread, as ml_dataset_destroy.
+ * Errors: none. */
+ml_dataset *ml_dataset_share(ml_dataset *data);
+
+/* Ends a data set where no other owner is left; NULL is fine.
  * Shapes: none.
  * Ownership: takes `data`.
  * Local.

@@ -309,9 +309,15 @@ done:
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+ml_dataset *ml_dataset_share(ml_dataset *data)
+{
+    data->sharers++;
+    return data;
+}
+
 void ml_dataset_destroy(ml_dataset *data)
 {
-    if (!data) return;
+    if (!data || data->sharers-- > 0) return;
     for (int64_t k = 0; k < data->parts; k++) ml_dataset_destroy(data->part[k]);
     ml_memory_free(data->part);
     ml_memory_free(data->weight);

@@ -6,6 +6,7 @@
 
 struct ml_dataset {
     char *path;
+    int64_t sharers; /* owners beside the first */
     int fd;
     int64_t parts;     /* of a joined one, which has nothing else but sums and hashes; else 0 */
     ml_dataset **part; /* [parts] owned */

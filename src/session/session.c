@@ -75,14 +75,17 @@ done:
     return st;
 }
 
-ml_status ml_session_open_beside(session *s, const ml_run_config *config, const session *host)
+ml_status ml_session_open_beside(session *s, const ml_run_config *config, session *const *others,
+                                 int64_t count)
 {
     ml_status st = ML_OK;
+    const session *host = others[0];
     *s = (session){
         .config = config, .host = host, .grid = host->grid, .base = host->base, .spec = host->spec};
     ML_TRY(check_batch(s));
     ML_TRY(ml_session_find_length(config, s->spec, 0, &s->max_len));
     ML_TRY(ml_grid_agree(s->grid, open_masking(s)));
+    ml_session_share_data(s, others, count);
     ML_TRY(find_data(s, true));
 done:
     return st;

@@ -154,9 +154,10 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
  * with `grid` NULL local. */
 ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files,
                                 const ml_grid *grid) ML_NODISCARD;
-/* Beside a session that is open: data of its own on what the host has. Collective. */
-ml_status ml_session_open_beside(session *s, const ml_run_config *config,
-                                 const session *host) ML_NODISCARD;
+/* Beside sessions that are open, the first of which is the host: data of its own, or what one of
+ * them has open, on the host's base. Collective. */
+ml_status ml_session_open_beside(session *s, const ml_run_config *config, session *const *others,
+                                 int64_t count) ML_NODISCARD;
 /* How the sequences of data.train, or of data.valid, follow each other. Local. */
 ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training);
 /* Their sampler. `path`: of `data`, where it is not joined from several. Local. ML_USAGE where

@@ -42,12 +42,33 @@ ml_status ml_session_open_data(session *s, bool training)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    if (training) ML_TRY(ml_session_open_files(&s->train.dataset, &c->data.train, s->grid));
-    if (c->data.valid)
+    if (training && !s->train.dataset)
+        ML_TRY(ml_session_open_files(&s->train.dataset, &c->data.train, s->grid));
+    if (c->data.valid && !s->valid.dataset)
         ML_TRY(ml_grid_agree(s->grid,
                              ml_dataset_open_together(&s->valid.dataset, c->data.valid, s->grid)));
 done:
     return st;
+}
+
+static bool are_same(const ml_data_files *a, const ml_data_files *b)
+{
+    bool same = a->count == b->count;
+    for (int64_t i = 0; same && i < a->count; i++)
+        same = !strcmp(a->item[i].file, b->item[i].file) && a->item[i].weight == b->item[i].weight;
+    return same;
+}
+
+void ml_session_share_data(session *s, session *const *others, int64_t count)
+{
+    const char *valid = s->config->data.valid;
+    for (int64_t i = 0; i < count; i++) {
+        const session *o = others[i];
+        if (!s->train.dataset && are_same(&s->config->data.train, &o->config->data.train))
+            s->train.dataset = ml_dataset_share(o->train.dataset);
+        if (!s->valid.dataset && valid && o->valid.dataset && !strcmp(valid, o->config->data.valid))
+            s->valid.dataset = ml_dataset_share(o->valid.dataset);
+    }
 }
 
 static ml_status agree_on_data(const char *path, const data_source *source)

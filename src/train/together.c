@@ -63,7 +63,7 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
     ML_TRY(of_run(&g->runs[0], ml_session_open(g->session[0], g->runs[0].config, true)));
     for (int64_t i = 1; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i],
-                      ml_session_open_beside(g->session[i], g->runs[i].config, g->session[0])));
+                      ml_session_open_beside(g->session[i], g->runs[i].config, g->session, i)));
     for (int64_t i = 0; i < g->count; i++) { /* the data may have chosen it */
         g->runs[i].resolved.objective = g->session[i]->config->objective;
         g->session[i]->config = g->runs[i].config;

@@ -88,14 +88,25 @@ def check_grids(checks, folder):
     checks.that(memory["frozen"] == alone["frozen"], f"frozen weights: {memory['frozen']} bytes of four runs, {alone['frozen']} of one")
 
 
+def files_of(pid):
+    """Which files a process has open; none where it has ended."""
+    try:
+        return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
+
+
 def check_signal(checks, folder):
     where = f"{folder}/stopped"
     path = write(f"{folder}/together.yaml", folder, listed(where, RUNS))
     process = subprocess.Popen(harness.command("train", path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while process.poll() is None and not (os.path.exists(f"{where}/more/metrics.jsonl") and harness.count_lines(f"{where}/more/metrics.jsonl")):
         time.sleep(0.01)
+    opened = files_of(process.pid)
     process.send_signal(signal.SIGUSR1)
     _, said = process.communicate(timeout=60)
+    mine = [path for path in opened if path == os.path.realpath(f"{folder}/data.h5")]
+    checks.that(len(mine) == 2 or not opened, f"data.h5 is open {len(mine)} times for {len(RUNS)} runs, expected once to train on and once to validate")
     checks.that(process.returncode in (0, STOPPED), f"after a signal: exit {process.returncode}: {said}")
     again = harness.start("train", path)
     checks.that(again.returncode == 0, f"going on: exit {again.returncode}: {again.stderr}")
