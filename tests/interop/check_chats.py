@@ -15,10 +15,12 @@ import sys
 import tempfile
 
 import h5py
+from transformers import AutoTokenizer
+from transformers.utils import chat_template_utils
 
 sys.path.insert(0, os.path.join(os.environ.get("MPILORA_SOURCE_DIR", "."), "tests"))
 import chat_cases  # noqa: E402
-from harness import SOURCE, Checks, mpilora  # noqa: E402
+from harness import SOURCE, Checks, mpilora, start  # noqa: E402
 
 COUNT = int(os.environ.get("MPILORA_CHATS", "1000"))
 DATE = "2026-01-02"
@@ -48,19 +50,19 @@ def render(tokenizer, conversation, messages, prompt=False):
         return NULL_TEXT
 
 
-def find_spans(tokenizer, conversation):
-    """Spans of characters: every answer's or, where one cannot be told, the last one's."""
+def find_spans(tokenizer, conversation, last=False):
+    """Spans of characters, and whether each answer's was found: every answer's (with `last` the last one's) or, where one cannot be told, the last one's."""
     messages = conversation["messages"]
     whole = render(tokenizer, conversation, messages)
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     spans = []
-    for i in answers:
+    for i in answers[-1:] if last else answers:
         before, behind = render(tokenizer, conversation, messages[:i], True), render(tokenizer, conversation, messages[: i + 1])
         if not whole.startswith(before) or not whole.startswith(behind) or len(before) >= len(behind):
             break
         spans.append((len(before), len(behind)))
     else:
-        return spans
+        return spans, True
     before = render(tokenizer, conversation, messages[: answers[-1]], True)
     plain = render(tokenizer, conversation, messages[: answers[-1]])
     if whole.startswith(before):
@@ -69,16 +71,31 @@ def find_spans(tokenizer, conversation):
         first = len(os.path.commonprefix([whole, before]))
     else:
         first = whole.rfind(messages[answers[-1]]["content"].strip(" \t\r\n"))
-    return [(first, len(whole))]
+    return [(first, len(whole))], False
 
 
 def mask_of(offsets, spans):
     return [int(any(end > first and start < last for first, last in spans)) for start, end in offsets]
 
 
-def mask_by_rendering(tokenizer, conversation):
+def offsets_of(tokenizer, conversation):
     whole = render(tokenizer, conversation, conversation["messages"])
-    return mask_of(tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"], find_spans(tokenizer, conversation))
+    return tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+
+def mask_by_rendering(tokenizer, conversation, last=False):
+    return mask_of(offsets_of(tokenizer, conversation), find_spans(tokenizer, conversation, last)[0])
+
+
+def mask_by_blocks(tokenizer, conversation, last):
+    """transformers' own; with `last` what lies in the last block."""
+    theirs = tokenizer.apply_chat_template(conversation["messages"], tools=conversation.get("tools"), return_dict=True, return_assistant_tokens_mask=True)["assistant_masks"]
+    if not last:
+        return theirs
+    _, blocks = chat_template_utils.render_jinja_template([conversation["messages"]], tools=conversation.get("tools"), chat_template=tokenizer.chat_template,
+                                                          return_assistant_tokens_mask=True, **tokenizer.special_tokens_map)  # fmt: skip
+    start = blocks[0][-1][0]
+    return [int(mask and end > start) for mask, (_, end) in zip(theirs, offsets_of(tokenizer, conversation))]
 
 
 def has_blocks(tokenizer):
@@ -97,14 +114,12 @@ def is_usable(tokenizer, conversation):
     """The template takes the conversation, and leaves a place for its loss."""
     if render(tokenizer, conversation, conversation["messages"]) == NULL_TEXT:
         return False
-    return has_blocks(tokenizer) or all(first >= 0 for first, _ in find_spans(tokenizer, conversation))
+    return has_blocks(tokenizer) or all(first >= 0 for first, _ in find_spans(tokenizer, conversation)[0])
 
 
 def check_template(check, name, tokenizer, conversations, folder):
-    with open(f"{folder}/{name}.jsonl", "w") as file:
-        file.writelines(json.dumps(conversation) + "\n" for conversation in conversations)
     chat_cases.write_config(f"{folder}/{name}.json", tokenizer.chat_template)
-    mpilora("tokenize", "--base", f"{folder}/base.h5", "--chat-template", f"{folder}/{name}.json", "--date", DATE, f"{folder}/{name}.jsonl", f"{folder}/{name}.h5", timeout=600)
+    tokenize(name, conversations, folder, "assistant")
     blocks = has_blocks(tokenizer)
     found, ids, masks = read(f"{folder}/{name}.h5"), 0, 0
     check.that(len(found) == len(conversations), f"{name}: {len(found)} sequences of {len(conversations)} conversations")
@@ -115,12 +130,34 @@ def check_template(check, name, tokenizer, conversations, folder):
     check.that(ids == len(conversations), f"{name}: ids of {ids} of {len(conversations)} conversations equal")
     check.that(masks == len(conversations), f"{name}: masks of {masks} of {len(conversations)} conversations equal")
     print(f"{name}: {len(conversations)} conversations, ids equal {ids}, masks equal {masks}")
+    check_losses(check, name, tokenizer, conversations, folder)
+
+
+def tokenize(name, conversations, folder, loss, starter=mpilora):
+    with open(f"{folder}/{name}.jsonl", "w") as file:
+        file.writelines(json.dumps(conversation) + "\n" for conversation in conversations)
+    return starter("tokenize", "--base", f"{folder}/base.h5", "--chat-template", f"{folder}/{name}.json", "--date", DATE, "--loss", loss, f"{folder}/{name}.jsonl", f"{folder}/{name}.h5", timeout=600)
+
+
+def check_losses(check, name, tokenizer, conversations, folder):
+    """--loss last takes the last answer of each; --loss all is the default where every answer can be told, and refuses a conversation where one cannot."""
+    blocks = has_blocks(tokenizer)
+    told = [blocks or find_spans(tokenizer, each)[1] for each in conversations]
+    whole, broken = ([each for each, is_told in zip(conversations, told) if is_told == wanted] for wanted in (True, False))
+    for loss, rows in (("last", conversations), ("all", whole)):
+        if not rows:
+            continue
+        tokenize(name, rows, folder, loss)
+        expected = [mask_by_blocks(tokenizer, row, loss == "last") if blocks else mask_by_rendering(tokenizer, row, loss == "last") for row in rows]
+        equal = sum(mask == other for (_, mask), other in zip(read(f"{folder}/{name}.h5"), expected))
+        check.that(equal == len(rows), f"{name}, --loss {loss}: masks of {equal} of {len(rows)} conversations equal")
+    for row in broken[:3]:
+        done = tokenize(name, [row], folder, "all", start)
+        check.that(done.returncode == 3 and "line 1: message" in done.stderr, f"{name}, --loss all: exit {done.returncode}: {done.stderr}")
+    print(f"{name}: --loss last of {len(conversations)}, --loss all of {len(whole)} conversations, {len(broken)} such are refused")
 
 
 def main():
-    from transformers import AutoTokenizer
-    from transformers.utils import chat_template_utils
-
     chat_template_utils.datetime = Now
     check = Checks()
     with tempfile.TemporaryDirectory() as folder:

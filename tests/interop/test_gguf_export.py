@@ -2,6 +2,7 @@
 base; every --dtype with its fallbacks; tokenizers under the names that llama.cpp has for their patterns, with the same ids afterwards; LoRA adapters whose
 product is the adapter's; what GGUF cannot say is refused by name, and nothing is written."""
 
+import base64
 import json
 import os
 import re
@@ -167,7 +168,7 @@ def check_half(checks, folder):
 # ---- tokenizers -----------------------------------------------------------------------------------------------------------
 
 SAID = {"gpt2": ("gpt2", "gpt-2"), "llama3": ("gpt2", "dbrx"), "smollm": ("gpt2", "smollm"), "sentencepiece-bpe": ("llama", "default"),
-        "sentencepiece-unigram": ("t5", "default"), **{name: ("t5", "default") for name in ("converted", "words-of-pieces", "never-before")},
+        "sentencepiece-unigram": ("t5", "default"), **{name: ("t5", "default") for name in ("converted", "words-of-pieces", "mapped-words", "unmapped-words", "never-before", "blanks-at-ends")},
         **{name: ("bert", "default") for name in ("bert-plain", "bert-cased")}}
 TEXTS = ["Hello, world!  It's 2024: 12345 tests.\n\n\tEnd", "naïve café — 東京 😀", " leading and trailing ", "x" * 30]
 
@@ -232,6 +233,37 @@ def refuse_variant(checks, folder, words, tokenizer, **changes):
     checks.that(words in text, f"expected \"{words}\" of a tokenizer: {text}")
 
 
+def stages_of(normalizer):
+    return normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+
+
+def map_to_blanks(characters):
+    """A precompiled map of single characters: units of Darts, a label, the sign of a leaf and an offset each, behind which a leaf says where its text begins."""
+    root, leaves, units = 256, 600, [0] * 1024
+    units[0] = root << 10
+    for i, c in enumerate(characters):
+        units[root ^ c] = c | 1 << 8 | (root ^ c ^ (leaves + i)) << 10
+        units[leaves + i] = 1 << 31
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + b" \0"
+
+
+def check_caveats(checks, folder, made, words):
+    """What is warned of where a Unigram's words are cut at white space, by whether its map makes blanks of line feeds and tabs; and where ends of texts keep their blanks."""
+    own, feeds, ends = "a \"\u2581\" of a text's own", "line feeds and tabs", "blanks at the ends of a text stay"
+    plain = TEXTS[1:2] + TEXTS[3:]
+
+    def warned(name, texts, expected, **changes):
+        said = check_tokenizer(checks, folder, name, write_variant(folder, name, made, **changes), texts)
+        checks.that([part in said for part in (own, feeds, ends)] == expected, f"{name}: {said}")
+
+    precompiled = next(stage for stage in stages_of(made["normalizer"]) if stage["type"] == "Precompiled")
+    warned("unmapped-words", plain, [True, True, False], normalizer=precompiled, pre_tokenizer=words)
+    mapped = {**precompiled, "precompiled_charsmap": base64.b64encode(map_to_blanks(b"\n\t")).decode()}
+    warned("mapped-words", TEXTS, [True, False, False], normalizer=mapped, pre_tokenizer=words)
+    merged = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    warned("blanks-at-ends", plain, [False, False, True], normalizer={"type": "Sequence", "normalizers": [precompiled, merged]})
+
+
 def check_unigram(checks, folder):
     """SentencePiece's Unigram in the stages of `tokenizers`, as transformers converts it and as XLM-R's file has them."""
     harness.mpilora("import", "--init", "random", "--config", f"{folder}/words.yaml", "--tokenizer", f"{TOKENIZERS}/sentencepiece-unigram", f"{folder}/pieces.h5")
@@ -248,6 +280,7 @@ def check_unigram(checks, folder):
     words = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]}
     said = check_tokenizer(checks, folder, "words-of-pieces", write_variant(folder, "words-of-pieces", made, normalizer=None, pre_tokenizer=words), TEXTS[1:])
     checks.that("line feeds and tabs" in said and "a \"\u2581\" of a text's own" in said, f"words of pieces: {said}")
+    check_caveats(checks, folder, made, words)
     never = write_variant(folder, "never-before", made, normalizer=None, pre_tokenizer={**metaspace, "prepend_scheme": "never"})
     check_tokenizer(checks, folder, "never-before", never)
     vocab = [*made["model"]["vocab"], ["a\u2581b", -1.0]]
