@@ -258,8 +258,11 @@ typedef struct ml_adapter {
     ml_adapter_tensor *tensors;
     bool rslora;
     double dropout;
-    char base_source_hash[ML_SHA256_HEX]; /* "" where unknown (PEFT) */
-    char hash[ML_SHA256_HEX];             /* of the file or directory it came from */
+    char base_source_hash[ML_SHA256_HEX];  /* "" where unknown (PEFT) */
+    char base_content_hash[ML_SHA256_HEX]; /* of the only base that it can be added to, since it
+                                              began as what that one's blocks have lost; "": any
+                                              base from the same source */
+    char hash[ML_SHA256_HEX];              /* of the file or directory it came from */
     char kernel[64]; /* product/vector path that trained it; "" where unknown */
     char
         *label_names; /* owned JSON list of the names of the head's classes; NULL: they have none */

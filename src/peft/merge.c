@@ -12,6 +12,7 @@
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 #include "mpilora/peft.h"
+#include "store/adapter/adapter.h"
 
 static const int64_t block_floats = (8 << 20) / 4;
 
@@ -53,13 +54,10 @@ static ml_status name_original(const ml_base *base, const ml_adapter *adapter,
 static ml_status name_result(const ml_base *base, const ml_adapter *adapter,
                              char out[ML_SHA256_HEX])
 {
-    const char *source = ml_base_source_hash(base), *home = adapter->base_source_hash;
+    const char *source = ml_base_source_hash(base);
     merged_hash(source, adapter->hash, out);
-    if (!home[0] || !strcmp(home, source)) return ML_OK;
-    return ml_fail(ML_INPUT,
-                   "%s: the adapter belongs to another base: it was trained on %.16s…, this base "
-                   "is %.16s… (SHA-256 of the source)",
-                   ml_base_path(base), home, source);
+    ml_status st = ml_adapter_check_base(adapter, source, ml_base_content_hash(base));
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", ml_base_path(base));
 }
 
 /* ---- one matrix ---------------------------------------------------------------------------- */

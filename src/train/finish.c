@@ -38,6 +38,9 @@ static ml_status write_adapter(run *r, const char *path)
     ml_status st = ml_peft_collect(s->peft, s->grid, ml_base_source_hash(s->base), &adapter);
     if (st != ML_OK) return st;
     snprintf(adapter.kernel, sizeof adapter.kernel, "%s", r->kernel);
+    if (ml_run_config_is_loftq(r->config) || r->belongs_to_blocks)
+        snprintf(adapter.base_content_hash, sizeof adapter.base_content_hash, "%s",
+                 ml_base_content_hash(s->base));
     const char *names = label_names(s);
     if (*names && !(adapter.label_names = ml_memory_string(names))) st = ML_RESOURCE;
     if (st == ML_OK) st = describe_vectors(s, &adapter);

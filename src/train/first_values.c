@@ -180,6 +180,8 @@ ml_status read_first_adapter(run *r)
     if (!path) return ML_OK;
     ML_TRY(ml_grid_agree(s->grid, ml_adapter_read_for(&r->first, path, s->base)));
     ML_TRY(ml_grid_agree_on_file("the adapter", path, r->first.hash));
+    memcpy(r->first_hash, r->first.hash, sizeof r->first_hash);
+    r->belongs_to_blocks = r->first.base_content_hash[0] != '\0';
 done:
     return st;
 }

@@ -27,7 +27,7 @@ static void add_lora(run *r)
     ADD("method.dropout", "%.17g", c->method.dropout);
     ADD("method.scaling", "%s", c->method.scaling == ML_SCALING_RSLORA ? "rslora" : "standard");
     ADD("method.init", "%s",
-        r->first.hash[0]                                         ? r->first.hash
+        r->first_hash[0]                                         ? r->first_hash
         : ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c) ? c->method.init
                                                                  : "null");
     unsigned targets = 0;

@@ -58,8 +58,10 @@ typedef struct run {
     deadline deadline;
     int64_t look_every; /* micro-batches between two looks for a signal; the same on every rank */
     ml_checkpoint_progress progress;
-    ml_adapter first;     /* of method.init, where that is an adapter; until its values are taken */
-    int32_t *start_token; /* [virtual tokens], owned; NULL: they start otherwise */
+    ml_adapter first; /* of method.init, where that is an adapter; until its values are taken */
+    char first_hash[ML_SHA256_HEX]; /* of that adapter; "": there is none */
+    bool belongs_to_blocks;         /* what trains makes up for what the base's blocks have lost */
+    int32_t *start_token;           /* [virtual tokens], owned; NULL: they start otherwise */
     int64_t identities;
     ml_checkpoint_identity identity[IDENTITIES];
     char identity_text[IDENTITIES][128];

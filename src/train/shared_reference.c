@@ -13,11 +13,11 @@
 
 enum { HASH_DIGITS = 16, DIGEST = ML_SHA256_HEX - 1 };
 
-/* Where training starts as the base, or as a given adapter beside it, whatever the seed. */
+/* Where training starts as the base, or as a given adapter beside it, whatever rank and seed. */
 static bool is_sharable(const run *r)
 {
     const ml_run_config *c = r->config;
-    if (ml_run_config_is_pissa(c)) return false;
+    if (ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c)) return false;
     return c->method.name == ML_METHOD_FULL || ml_method_has_lora(c->method.name);
 }
 
@@ -28,12 +28,12 @@ static ml_status describe(const run *r, const data_source *source, ml_text *out)
     bool mismatched = ml_session_refers_mismatched(s);
     return ml_text_printf(
         out,
-        "mpilora-shared-reference 1 base %s start %s data %s max_len %" PRId64
-        " precision %s ld_alpha %.17g answers %s, behind other prompts among %" PRId64 "%s\n",
-        ml_base_content_hash(s->base), r->first.hash[0] ? r->first.hash : "base",
+        "mpilora-shared-reference 2 base %s start %s data %s max_len %" PRId64
+        " precision %s%s ld_alpha %.17g answers %s, behind other prompts among %" PRId64 "%s\n",
+        ml_base_content_hash(s->base), r->first_hash[0] ? r->first_hash : "base",
         ml_dataset_hash(source->dataset), s->max_len, ml_dtype_name(c->precision),
-        c->objective.ld_alpha, ml_run_config_unit(c) == 2 ? "paired" : "apart",
-        mismatched ? c->batch.sequences : 0,
+        ml_run_config_is_exact(c) ? " numerics grid" : "", c->objective.ld_alpha,
+        ml_run_config_unit(c) == 2 ? "paired" : "apart", mismatched ? c->batch.sequences : 0,
         !mismatched                                  ? ""
         : c->data.group_prompts                      ? ", grouped"
         : c->objective.pair_order == ML_PAIRS_BLOCKS ? ", in blocks"

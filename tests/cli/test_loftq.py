@@ -1,7 +1,8 @@
 """method.init: loftq: A and B of a run on a base in blocks begin as the best factors of what rounding has lost, as numpy finds them; where they hold all of it, the
-first loss is the original's; tp 2 and a resumed run are the same; what cannot be is refused."""
+first loss is the original's; tp 2 and a resumed run are the same; what cannot be is refused. The adapter belongs to the base in blocks, and so does what begins as it."""
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -112,6 +113,52 @@ def check_refusals(folder):
     checks.that(done.returncode == 0 and "imported from other files" in done.stderr, f"another original: exit {done.returncode}: {done.stderr}")
 
 
+def check_home(folder):
+    """The adapter of a run from loftq is refused by the original, from which the base was made; one that began at zero goes with either."""
+    base, original, adapter = f"{folder}/base.h5", f"{folder}/original.h5", f"{folder}/whole/adapter.h5"
+    begun = {"init": adapter, "original": None}
+    harness.mpilora("train", configuration(folder, "behind", method=begun, optim={"lr": 0.01}))
+    for ranks in (0, 2, 4):
+        done = harness.start("train", configuration(folder, "elsewhere", base=original, method=begun), ranks=ranks)
+        lines = [line for line in done.stderr.splitlines() if "loftq" in line]
+        checks.that(done.returncode == 3 and len(lines) == 1 and "whole/adapter.h5" in lines[0], f"method.init on the original, {ranks} ranks: exit {done.returncode}: {done.stderr}")
+        checks.that(not os.path.exists(f"{folder}/elsewhere"), "a run's folder is left behind")
+    with open(f"{folder}/prompts.jsonl", "w") as file:
+        file.write('{"prompt_ids": [1, 2, 3]}\n')
+    for path in (adapter, f"{folder}/behind/adapter.h5"):
+        said = json.loads(harness.mpilora("inspect", path, "--json")).get("base_content_sha256")
+        checks.that(said == json.loads(harness.mpilora("inspect", base, "--json"))["content_sha256"], f"{path}: base_content_sha256 is {said}")
+        for words in (
+            ("eval", configuration(folder, "eval", base=original, method={"init": None, "original": None}), "--adapter", path),
+            ("merge", "--base", original, "--adapter", path, f"{folder}/merged.h5"),
+            ("export", "--format", "peft", "--base", original, "--adapter", path, f"{folder}/out-peft"),
+            ("export", "--format", "gguf", "--base", original, "--adapter", path, f"{folder}/out.gguf"),
+            ("generate", "--base", original, "--adapter", path, "--prompts", f"{folder}/prompts.jsonl", "--max-new", "2"),
+        ):
+            done = harness.start(*words)
+            checks.that(done.returncode == 3 and path in done.stderr and "belongs to that base alone" in done.stderr, f"{words[:3]} on the original: exit {done.returncode}: {done.stderr}")
+        checks.that(not any(os.path.exists(f"{folder}/{name}") for name in ("merged.h5", "out-peft", "out.gguf")), "something was written")
+        harness.mpilora("merge", "--base", base, "--adapter", path, f"{folder}/merged.h5")
+        os.remove(f"{folder}/merged.h5")
+    done = harness.start("export", "--format", "peft", "--base", base, "--adapter", adapter, f"{folder}/warned-peft")
+    checks.that(done.returncode == 0 and "which a PEFT directory cannot say" in done.stderr, f"export: exit {done.returncode}: {done.stderr}")
+    harness.mpilora("eval", configuration(folder, "eval", base=original, method={"init": None, "original": None}), "--adapter", f"{folder}/none/adapter.h5")
+
+
+def check_reference(folder):
+    """What DPO measures from is the start of the run itself: a reference that another start has left beside the data set is not taken."""
+    with open(f"{folder}/pairs.jsonl", "w") as file:
+        for i in range(6):
+            ids = [(5 * i + j * j) % 61 for j in range(14)]
+            file.write(json.dumps({"prompt_ids": ids[:6], "chosen_ids": ids[6:], "rejected_ids": ids[:4]}) + "\n")
+    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", f"{folder}/pairs.jsonl", f"{folder}/pairs.h5")
+    for name, method in (("zero", {"init": None, "original": None}), ("from-loftq", {}), ("from-adapter", {"init": f"{folder}/whole/adapter.h5", "original": None}), ("zero-again", {"init": None, "original": None})):
+        done = harness.start("train", configuration(folder, f"dpo-{name}", method=method, data={"train": f"{folder}/pairs.h5"}, objective={"name": "dpo"}))
+        checks.that(done.returncode == 0, f"dpo from {name}: exit {done.returncode}: {done.stderr}")
+        checks.that(("the reference of" in done.stdout + done.stderr) == (name == "zero-again"), f"dpo from {name}: another start's reference: {done.stdout}{done.stderr}")
+        checks.close(f"dpo from {name}: first loss", first_loss(folder, f"dpo-{name}"), math.log(2), 1e-6)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         with open(f"{folder}/model.yaml", "w") as file:
@@ -122,6 +169,8 @@ def main():
         harness.make_data(folder, [[(7 * i + j * j) % 61 for j in range(12 + i)] for i in range(12)])
         found = check_factors(folder)
         check_runs(folder, found)
+        check_home(folder)
+        check_reference(folder)
         check_refusals(folder)
     checks.end()
     return 0

@@ -3,6 +3,7 @@ comes from make_preference_golden.py."""
 
 import glob
 import json
+import math
 import os
 import sys
 import tempfile
@@ -137,6 +138,11 @@ def check_shared(checks, folder):
     checks.that(not found and len(path) == 1, f"shared reference: {path} after the first run, taken: {found}")
     checks.that(run("second") == (first, True), "shared reference: the second run did not take it")
     checks.that(not run("other", "dpo-ld")[1], "shared reference: ld_alpha has another, which was not found anew")
+    begun, found = run("begun", "dpo", "--set", f"method.init={folder}/shared-first/adapter.h5")
+    checks.that(not found and abs(begun[0] - math.log(2)) < 1e-6, f"shared reference: a run that begins as an adapter took the base's: first loss {begun[0]}")
+    checks.that(run("base") == (first, True), "shared reference: a run from the base did not take its own")
+    for name, taken in (("exact", False), ("exact-again", True)):  # whose bits are those of every grid
+        checks.that(run(name, "dpo", "--set", "numerics=grid")[1] == taken, f"shared reference: {name}: numerics grid did not keep to its own")
     with open(path[0], "r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"damaged!")

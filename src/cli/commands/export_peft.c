@@ -38,6 +38,11 @@ ml_status export_peft(const export_request *request)
     ML_TRY(find_name(request, &name));
     ML_TRY(ml_adapter_export_peft(&adapter, spec, request->base, name.length ? name.data : NULL,
                                   request->out));
+    if (adapter.base_content_hash[0])
+        ml_warn("the adapter makes up for what the blocks of %s have lost (method.init: loftq), "
+                "which a PEFT directory cannot say: load it on that base alone, which export "
+                "--format hf writes, not on the original",
+                ml_base_path(request->base));
     if (!name.length)
         ml_warn("base_model_name_or_path is null: --base-name NAME says which model it is, for "
                 "programs that look it up");

@@ -232,15 +232,28 @@ ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec)
     return ML_OK;
 }
 
-static ml_status check_base(const ml_adapter *adapter, const char *source_hash)
+/* `given` is not known, or `home`, or anything is. */
+static bool is_home(const char *home, const char *given)
 {
-    if (!source_hash || !adapter->base_source_hash[0] ||
-        !strcmp(adapter->base_source_hash, source_hash))
-        return ML_OK;
-    return ml_fail(ML_INPUT,
-                   "this adapter belongs to another base: it was trained on %.16s…, the base here "
-                   "is %.16s… (SHA-256 of the source)",
-                   adapter->base_source_hash, source_hash);
+    return !given || !home[0] || !strcmp(home, given);
+}
+
+ml_status ml_adapter_check_base(const ml_adapter *adapter, const char *source_hash,
+                                const char *content_hash)
+{
+    if (!is_home(adapter->base_source_hash, source_hash))
+        return ml_fail(ML_INPUT,
+                       "this adapter belongs to another base: it was trained on %.16s…, the base "
+                       "here is %.16s… (SHA-256 of the source)",
+                       adapter->base_source_hash, source_hash);
+    if (!is_home(adapter->base_content_hash, content_hash))
+        return ml_fail(ML_INPUT,
+                       "this adapter makes up for what the blocks of its base have lost "
+                       "(method.init: loftq) and belongs to that base alone: it was trained on "
+                       "%.16s…, the base here is %.16s… (content_sha256); give that base, or merge "
+                       "the adapter into it",
+                       adapter->base_content_hash, content_hash);
+    return ML_OK;
 }
 
 static ml_status read_adapter(ml_adapter *out, const char *path, const ml_model_spec *spec,
@@ -251,7 +264,8 @@ static ml_status read_adapter(ml_adapter *out, const char *path, const ml_model_
     *out = (ml_adapter){0};
     bool directory = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
     st = directory ? ml_adapter_read_peft(out, path, spec, base) : ml_adapter_read_file(out, path);
-    if (st == ML_OK) st = check_base(out, source_hash);
+    if (st == ML_OK)
+        st = ml_adapter_check_base(out, source_hash, base ? ml_base_content_hash(base) : NULL);
     if (st == ML_OK) st = ml_adapter_check(out, spec);
     if (st == ML_OK) return ML_OK;
     ml_adapter_destroy(out);

@@ -17,6 +17,10 @@ ml_status ml_adapter_add_magnitudes(ml_adapter_pair *pair) ML_NODISCARD;
 /* One more tensor with room for its values, which *value borrows. */
 ml_status ml_adapter_add_tensor(ml_adapter *adapter, const char *name, int64_t rows, int64_t cols,
                                 float **value) ML_NODISCARD;
+/* ML_INPUT where the adapter says which base it belongs to, and that is another one than the base
+ * with these hashes (NULL: not known). */
+ml_status ml_adapter_check_base(const ml_adapter *adapter, const char *source_hash,
+                                const char *content_hash) ML_NODISCARD;
 /* Sites, shapes, ranks and values of all pairs: ML_INPUT naming module, found and expected. Sorts
  * the pairs into the model's order. */
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec) ML_NODISCARD;

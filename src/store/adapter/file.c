@@ -3,6 +3,7 @@
  *
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
  *     unknown)
+ *   attribute   base_content_sha256, where it belongs to a base in blocks alone (LoftQ)
  *   attribute   label_names, a JSON list, where the classes of a head have names
  *   attributes  pooling and normalised, where vectors of texts were trained
  *   attribute   kernel, where it is known: product/vector path that trained it
@@ -135,6 +136,8 @@ static ml_status put_adapter(hid_t file, const ml_adapter *adapter)
     ML_TRY(ml_image_put_text(file, "scaling", adapter->rslora ? "rslora" : "standard"));
     ML_TRY(ml_image_put_double(file, "dropout", adapter->dropout));
     ML_TRY(ml_image_put_text(file, "base_source_sha256", adapter->base_source_hash));
+    if (*adapter->base_content_hash)
+        ML_TRY(ml_image_put_text(file, "base_content_sha256", adapter->base_content_hash));
     if (*adapter->kernel) ML_TRY(ml_image_put_text(file, "kernel", adapter->kernel));
     if (adapter->label_names) ML_TRY(ml_image_put_text(file, "label_names", adapter->label_names));
     if (*adapter->pooling) {
@@ -326,6 +329,9 @@ static ml_status get_header(ml_adapter *out, hid_t file)
     ML_TRY(ml_image_get_double(file, "dropout", &out->dropout));
     ML_TRY(ml_image_get_text(file, "base_source_sha256", out->base_source_hash,
                              sizeof out->base_source_hash));
+    if (H5Aexists(file, "base_content_sha256") > 0)
+        ML_TRY(ml_image_get_text(file, "base_content_sha256", out->base_content_hash,
+                                 sizeof out->base_content_hash));
     if (H5Aexists(file, "kernel") > 0)
         ML_TRY(ml_image_get_text(file, "kernel", out->kernel, sizeof out->kernel));
     if (H5Aexists(file, "label_names") > 0) {

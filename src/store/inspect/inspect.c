@@ -129,6 +129,7 @@ ml_status inspect_adapter(const char *path, json_t *out)
     set_text(out, "scaling", adapter.rslora ? "rslora" : "standard");
     json_object_set_new(out, "dropout", json_real(adapter.dropout));
     set_text(out, "base_source_sha256", adapter.base_source_hash);
+    if (*adapter.base_content_hash) set_text(out, "base_content_sha256", adapter.base_content_hash);
     set_text(out, "kernel", adapter.kernel);
     if (*adapter.pooling) set_text(out, "pooling", adapter.pooling);
     set_text(out, "sha256", adapter.hash);
