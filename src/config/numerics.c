@@ -29,10 +29,6 @@ ml_status numerics_check(ml_run_config *c)
          "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
         {"parallel.cp", c->parallel.cp > 1,
          "where ranks share a sequence out, blocks of its keys begin at other tokens; take cp 1"},
-        {"objective.name",
-         c->objective.name == ML_OBJECTIVE_KTO || ml_run_config_contrasts(c) ||
-             ml_run_config_looks_ahead(c),
-         "kto, contrastive and the loss types aot compare over a whole batch; choose another"},
         {"method.name", c->method.name == ML_METHOD_COMPACTER,
          "what compacter's factors are made into has gradients of a whole step; choose another"},
         {"method.init", ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c),

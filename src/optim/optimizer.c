@@ -87,7 +87,7 @@ static int64_t sum_exactly(ml_parameters *p, const ml_grid *grid)
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < p->local; i++) p->gradient[i] = ml_fixed_to_float(p->sum[i]);
     return p->repeated + (ml_grid_group_size(grid, ML_GROUP_STAGE) > 1 ? p->replicated : 0) +
-           (ml_grid_dp(grid) > 1 ? sharded : p->copied);
+           (ml_grid_replicas(grid) > 1 ? sharded : p->copied);
 }
 
 /* ---- the sum over the grid ----------------------------------------------------------------- */

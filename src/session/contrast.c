@@ -211,11 +211,14 @@ static void judge_vectors(void *self, const float *vector, float *slope)
                (size_t)c->width * sizeof *slope);
 }
 
-/* The rows of a text are as many as its targets. */
-static void count_shares(packer *p, int64_t texts)
+/* The rows of a text are as many as its targets, of all ranks that share it out. Each of these has
+ * its rows' part of the vector; the sum over the replicas adds these, too. */
+static void count_shares(const session *s, int64_t texts)
 {
+    const packer *p = &s->packer;
     for (int64_t i = 0; i < texts; i++) p->share[i] = 0.0F;
     for (int64_t j = 0; j < p->hits; j++) p->share[p->target_text[j]] += 1.0F;
+    ml_grid_sum_float(s->grid, ML_GROUP_CP, p->share, texts);
     for (int64_t i = 0; i < texts; i++) p->share[i] = 1.0F / p->share[i];
 }
 
@@ -228,10 +231,10 @@ static ml_status run(part *p, const data_source *source)
     int64_t unit = s->contrast.unit;
     const ml_judging judging = {judge_vectors, p};
     ml_status st =
-        ml_grid_agree_in(s->grid, p->gathers ? ML_GROUP_WORLD : ML_GROUP_TP,
+        ml_grid_agree_in(s->grid, p->gathers ? ML_GROUP_WORLD : ML_GROUP_BATCH,
                          ml_session_pack(s, source, unit * b->first, unit * b->count, b->keyed));
     if (st != ML_OK) return st;
-    count_shares(&s->packer, unit * b->count);
+    count_shares(s, unit * b->count);
     const ml_text_vectors vectors = {unit * b->count, s->packer.target_text, s->packer.share,
                                      s->packer.vector, s->packer.vector_slope};
     ml_model_vectors(s->model, &s->packer.batch, b->backward, &vectors, &judging);
@@ -249,9 +252,9 @@ ml_status ml_contrast_measure(session *s, const data_source *source, int64_t fir
 void ml_contrast_add(const session *s, int64_t first, int64_t count, double sums[PAIR_SUMS])
 {
     const contrast *c = &s->contrast;
-    if (!has_vectors(s)) return;
+    if (!has_vectors(s) || ml_grid_cp_rank(s->grid) > 0) return;
     for (int64_t i = first - c->first; i < first + count - c->first; i++) {
-        sums[PAIR_LOSS] += c->loss[i];
+        ml_session_add(s, &sums[PAIR_LOSS], c->loss[i]);
         sums[PAIR_RIGHT] += c->right[i] ? 1.0 : 0.0;
         sums[PAIRS] += 1.0;
     }

@@ -3,6 +3,7 @@
 #define MPILORA_SESSION_PAIR_LOSS_H
 
 #include "mpilora/config.h"
+#include "session/session.h"
 
 /* u and v: what is compared of the chosen and of the rejected answer, sums over their n and m
  * tokens of log p, less the reference's where there is one. Nats. */
@@ -23,5 +24,9 @@ pair_value ml_pair_loss_at(const ml_run_config *config, const pair_point *at);
 /* Whether u/n and v/m are what an answer is worth, not u and v: SimPO, ORPO, and IPO without
  * a reference. */
 bool ml_pair_loss_is_mean(const ml_run_config *config);
+
+/* A comparison with the sums that its figures go to: of ranks that share the tokens out only the
+ * first one's are heard. */
+comparison ml_comparison_counted(const comparison *c, double unheard[PAIR_SUMS]);
 
 #endif

@@ -2,13 +2,16 @@
  *
  * Their loss is a function of Σ log p of each answer, so its gradient is that of Σ −log p with a
  * weight for each answer. The answers' sums are found behind the layers' forward pass, the weights
- * from them, then one backward pass takes them: ml_model_weighed. */
+ * from them, then one backward pass takes them: ml_model_weighed. Of ranks that share the tokens
+ * out each has some of an answer's targets: its sums are those of all of them, and the first one
+ * counts what is found. */
 #include "session/pair_loss.h"
 #include "session/pipeline.h"
 
 /* The number of targets of each sequence's answer; where each position lies. */
-static void count_targets(packer *p, int64_t first, int64_t texts)
+static void count_targets(const comparison *c, int64_t first, int64_t texts)
 {
+    packer *p = &c->s->packer;
     for (int64_t i = 0; i < texts; i++) {
         p->text_log_p[i] = 0.0;
         p->text_targets[i] = 0;
@@ -16,6 +19,7 @@ static void count_targets(packer *p, int64_t first, int64_t texts)
     }
     for (int64_t j = 0; j < p->hits; j++)
         if (p->target_place[j] >= 0) p->text_targets[p->target_text[j]]++;
+    ml_grid_sum_int64(c->s->grid, ML_GROUP_CP, p->text_targets, texts);
 }
 
 /* How much a target counts in its answer's Σ log p: that of a prompt not at all, and those behind
@@ -32,9 +36,10 @@ static double share_of(const comparison *c, int64_t target)
 static void sum_texts(const comparison *c, const float *log_p)
 {
     packer *p = &c->s->packer;
-    count_targets(p, 2 * c->batch->first, 2 * c->batch->count);
+    count_targets(c, 2 * c->batch->first, 2 * c->batch->count);
     for (int64_t j = 0; j < p->hits; j++)
-        p->text_log_p[p->target_text[j]] += share_of(c, j) * (double)log_p[j];
+        ml_session_add(c->s, &p->text_log_p[p->target_text[j]], share_of(c, j) * (double)log_p[j]);
+    ml_grid_sum_double(c->s->grid, ML_GROUP_CP, p->text_log_p, 2 * c->batch->count);
 }
 
 static bool is_chosen(const packer *p, int64_t target)
@@ -66,6 +71,14 @@ static void add_sorted(const pairs_ahead *ahead, int64_t pair, pair_value *value
     value->dv += ahead->slope[2 * at + 1];
 }
 
+comparison ml_comparison_counted(const comparison *c, double unheard[PAIR_SUMS])
+{
+    comparison counted = *c;
+    memset(unheard, 0, PAIR_SUMS * sizeof *unheard);
+    if (c->sums && ml_grid_cp_rank(c->s->grid) > 0) counted.sums = unheard;
+    return counted;
+}
+
 /* The derivatives of a pair's loss, and its figures. `chosen` and `rejected`: in p->read. */
 static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int64_t rejected)
 {
@@ -95,6 +108,7 @@ static void keep_sums(const comparison *c, int64_t texts)
 {
     const packer *p = &c->s->packer;
     const pairs_ahead *ahead = &c->s->ahead;
+    if (ml_grid_cp_rank(c->s->grid) > 0) return; /* all ranks' are summed */
     for (int64_t i = 0; i < texts; i++) {
         int64_t position = p->read[i].position;
         if (c->keep)
@@ -107,13 +121,15 @@ static void keep_sums(const comparison *c, int64_t texts)
 static void weigh_pairs(const comparison *c, const float *log_p)
 {
     packer *p = &c->s->packer;
+    double unheard[PAIR_SUMS];
+    const comparison counted = ml_comparison_counted(c, unheard);
     sum_texts(c, log_p);
     if (!c->sums) {
         keep_sums(c, 2 * c->batch->count);
         return;
     }
     for (int64_t k = 0; k < c->batch->count; k++)
-        compare_pair(c, c->batch->first + k, p->text_at[2 * k], p->text_at[2 * k + 1]);
+        compare_pair(&counted, c->batch->first + k, p->text_at[2 * k], p->text_at[2 * k + 1]);
     sum_tokens(c, log_p);
     if (!c->batch->backward) return;
     double tokens = ml_run_config_token_weight(c->s->config) / (double)c->batch->tokens;
@@ -149,7 +165,7 @@ static ml_status run_batch(comparison *c)
     session *s = c->s;
     packer *p = &s->packer;
     const ml_weighing weighing = {weigh, c};
-    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_comparison_pack(c));
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_BATCH, ml_comparison_pack(c));
     if (st != ML_OK) return st;
     p->batch.targets.weight = p->weight;
     ml_model_weighed(s->model, &p->batch, c->batch->backward, p->log_p, &weighing);

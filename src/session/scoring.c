@@ -28,29 +28,45 @@ static int64_t count_scores(const packer *p)
     return scores;
 }
 
-/* text_at: where in p->read a position is, counted from the first; text_targets: the score of each
- * text, which texts that are the same may share. */
-static void find_rows(packer *p, int64_t first, int64_t texts)
+enum { ELSEWHERE = -1 };
+
+/* text_at: where in p->read a position is, counted from the first; text_targets: the place of each
+ * text's score, which texts that are the same may share; text_log_p: that score, which one of the
+ * ranks that share the tokens out has. */
+static void find_scores(const scoring *c, const float *score)
 {
-    int64_t at = 0;
-    for (int64_t i = 0; i < texts; i++) p->text_at[p->read[i].position - first] = i;
+    packer *p = &c->s->packer;
+    int64_t at = 0, first = 2 * c->batch->first, texts = 2 * c->batch->count;
+    for (int64_t i = 0; i < texts; i++) {
+        p->text_at[p->read[i].position - first] = i;
+        p->text_targets[i] = ELSEWHERE;
+        p->text_log_p[i] = 0.0;
+    }
     for (int64_t r = 0; r < p->batch.rows; r++) {
-        for (int64_t j = p->target_start[r]; j < p->target_start[r + 1]; j++)
+        for (int64_t j = p->target_start[r]; j < p->target_start[r + 1]; j++) {
             p->text_targets[p->target_text[j]] = at;
+            p->text_log_p[p->target_text[j]] = (double)score[at];
+        }
         at += is_scored(p, r);
     }
+    ml_grid_sum_double(c->s->grid, ML_GROUP_CP, p->text_log_p, texts);
 }
 
-static void judge_pair(const scoring *c, int64_t pair, const float *score, float *slope)
+static void add_to(float *slope, int64_t place, double more)
+{
+    if (place != ELSEWHERE) slope[place] += (float)more;
+}
+
+static void judge_pair(const scoring *c, int64_t pair, float *slope)
 {
     const packer *p = &c->s->packer;
-    int64_t chosen = p->text_targets[p->text_at[2 * pair]],
-            rejected = p->text_targets[p->text_at[2 * pair + 1]];
-    double up = (double)score[chosen], down = (double)score[rejected],
+    int64_t chosen = p->text_at[2 * pair], rejected = p->text_at[2 * pair + 1];
+    double up = p->text_log_p[chosen], down = p->text_log_p[rejected],
            center = c->s->config->objective.center_rewards, sum = up + down;
     double wrong = sigmoid(down - up), share = 1.0 / (double)c->batch->pairs;
-    slope[chosen] += (float)((2.0 * center * sum - wrong) * share);
-    slope[rejected] += (float)((2.0 * center * sum + wrong) * share);
+    add_to(slope, p->text_targets[chosen], (2.0 * center * sum - wrong) * share);
+    add_to(slope, p->text_targets[rejected], (2.0 * center * sum + wrong) * share);
+    if (ml_grid_cp_rank(c->s->grid) > 0) return; /* the first of the sharers counts */
     ml_session_add(c->s, &c->sums[PAIR_LOSS], center * sum * sum - log_sigmoid(up - down));
     c->sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
     ml_session_add(c->s, &c->sums[PAIR_REWARD_CHOSEN], up);
@@ -151,8 +167,8 @@ void ml_scoring_judge(void *self, const float *score, float *slope)
     int64_t labels = ml_model_get_spec(c->s->model)->labels, at = 0;
     memset(slope, 0, (size_t)(count_scores(p) * labels) * sizeof *slope);
     if (c->kind == ML_LABEL_NONE) {
-        find_rows(p, 2 * c->batch->first, 2 * c->batch->count);
-        for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, score, slope);
+        find_scores(c, score);
+        for (int64_t k = 0; k < c->batch->count; k++) judge_pair(c, k, slope);
         return;
     }
     for (int64_t i = 0; i < p->batch.rows; i++) {
@@ -183,7 +199,7 @@ ml_status ml_session_score(session *s, const data_source *source, const pair_bat
     packer *p = &s->packer;
     scoring c = ml_scoring_of(s, source, batch, sums);
     const ml_judging judging = {ml_scoring_judge, &c};
-    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_TP, ml_scoring_pack(&c, source));
+    ml_status st = ml_grid_agree_in(s->grid, ML_GROUP_BATCH, ml_scoring_pack(&c, source));
     if (st != ML_OK) return st;
     ml_model_score(s->model, &p->batch, batch->backward, p->score, p->slope, &judging);
     return ML_OK;

@@ -124,6 +124,10 @@ static void keep_own_rows(const cutting *c)
         while (s->start[piece + 1] <= row) piece++;
         if (s->query[piece] < 0) continue;
         memmove(p->target + targets, p->target + begin, (size_t)count * sizeof *p->target);
+        memmove(p->target_text + targets, p->target_text + begin,
+                (size_t)count * sizeof *p->target_text);
+        memmove(p->target_place + targets, p->target_place + begin,
+                (size_t)count * sizeof *p->target_place);
         p->row[rows] = s->query[piece] + row - s->start[piece];
         p->target_start[rows++] = targets;
         targets += count;
@@ -183,13 +187,8 @@ static bool starts_from_pass(const ml_run_config *c)
 
 ml_status ml_shares_check_config(const ml_run_config *c, const ml_model_spec *spec, bool training)
 {
-    char what[96];
     if (c->parallel.cp == 1) return ML_OK;
     if (spec->both_ways) return refuse(c, "encoders, whose tokens see both ways", "take cp 1");
-    if (c->objective.name != ML_OBJECTIVE_SFT) {
-        snprintf(what, sizeof what, "objective %s", ml_objective_name(c->objective.name));
-        return refuse(c, what, "take sft, or cp 1");
-    }
     if (training && starts_from_pass(c))
         return refuse(c, "method.prefix_init other than random in layers",
                       "change it, or take cp 1");

@@ -128,27 +128,34 @@ static void judge(const comparison *j, int64_t text, int64_t sequence)
     const pair_value value = wanted ? ml_unpaired_loss(b, u - z) : ml_unpaired_loss(-b, u - z);
     double weight = wanted ? c->objective.desirable_weight : c->objective.undesirable_weight;
     p->text_slope[text] = weight * value.du;
-    sums[PAIR_LOSS] += weight * value.loss;
-    sums[wanted ? PAIR_REWARD_CHOSEN : PAIR_REWARD_REJECTED] += b * u;
-    sums[wanted ? PAIR_LOG_P_CHOSEN : PAIR_LOG_P_REJECTED] += p->text_log_p[text];
+    ml_session_add(j->s, &sums[PAIR_LOSS], weight * value.loss);
+    ml_session_add(j->s, &sums[wanted ? PAIR_REWARD_CHOSEN : PAIR_REWARD_REJECTED], b * u);
+    ml_session_add(j->s, &sums[wanted ? PAIR_LOG_P_CHOSEN : PAIR_LOG_P_REJECTED],
+                   p->text_log_p[text]);
     sums[PAIR_WANTED] += wanted ? 1.0 : 0.0;
-    sums[PAIR_MOVED] += z;
+    ml_session_add(j->s, &sums[PAIR_MOVED], z);
     sums[PAIRS] += 1.0;
 }
 
 void ml_unpaired_weigh(const comparison *j, const float *log_p)
 {
     packer *p = &j->s->packer;
+    double unheard[PAIR_SUMS];
+    const comparison counted = ml_comparison_counted(j, unheard);
+    bool counts = ml_grid_cp_rank(j->s->grid) == 0;
     for (int64_t i = 0; i < j->batch->count; i++) p->text_log_p[i] = 0.0;
-    for (int64_t t = 0; t < p->hits; t++) p->text_log_p[p->target_text[t]] += (double)log_p[t];
+    for (int64_t t = 0; t < p->hits; t++)
+        ml_session_add(j->s, &p->text_log_p[p->target_text[t]], (double)log_p[t]);
+    ml_grid_sum_double(j->s->grid, ML_GROUP_CP, p->text_log_p, j->batch->count);
     for (int64_t i = 0; i < j->batch->count; i++) {
         int64_t sequence = ml_sampler_at(j->source->sampler, p->read[i].position);
-        if (j->keep)
+        if (j->sums)
+            judge(&counted, i, sequence);
+        else if (counts && j->keep)
             j->keep[sequence] = p->text_log_p[i];
-        else if (j->sums)
-            judge(j, i, sequence);
-        else
-            j->s->ahead.moved += p->text_log_p[i] - j->source->unpaired.reference[sequence];
+        else if (counts)
+            ml_session_add(j->s, &j->s->ahead.moved,
+                           p->text_log_p[i] - j->source->unpaired.reference[sequence]);
     }
     for (int64_t t = 0; j->batch->backward && t < p->hits; t++)
         p->weight[t] = (float)(-p->text_slope[p->target_text[t]] / (double)j->batch->pairs);

@@ -55,6 +55,22 @@ def check_methods():
             check(folder, f"{family}, {method}", {**OTHERS, **STAGES} if method in IN_STAGES else OTHERS)
 
 
+def check_blocks():
+    """Weights in blocks of 32 and of 256, which are deeper than a share of what tp cuts: a share then has a whole block, or none."""
+    model = "{family: llama, layers: 2, width: 256, mlp_width: 768, heads: 4, kv_heads: 4, head_dim: 128, vocab: 257, context: 700}"
+    settings = {**OTHERS, "tp 2": {"ranks": 2, "parallel__tp": 2, "threads": 2}, "tp 2, dp 2, micro 2": {"ranks": 4, "parallel__tp": 2, "batch__micro": 2}}
+    with tempfile.TemporaryDirectory() as folder:
+        with open(f"{folder}/model.yaml", "w") as file:
+            file.write(model)
+        for dtype in ("q8_0", "q4_k", "q6_k"):
+            own = f"{folder}/{dtype}"
+            os.mkdir(own)
+            harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", "--quantise", dtype, "--head-dtype", "fp32", f"{own}/base.h5")
+            harness.make_data(own, numerics.sequences())
+            numerics.configure(own)
+            check(own, f"llama, {dtype}", settings)
+
+
 # ---- objectives ------------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -63,10 +79,16 @@ def ids(i, length):
 
 
 PAIRS = [{"prompt_ids": ids(i, 8 + i), "chosen_ids": ids(i + 3, 6 + 20 * (i % 3)), "rejected_ids": ids(i + 5, 4 + i % 3)} for i in range(13)]
+RELATED = [{"anchor_ids": ids(i, 8 + i), "positive_ids": ids(i + 3, 6), "negative_ids": ids(i + 5, 4 + i % 3)} for i in range(13)]
 LABELS = [{"input_ids": ids(i, 8 + 3 * i), "label": i % 3} for i in range(13)]
 OBJECTIVES = {
     "dpo": ({"name": "dpo", "sft_weight": 0.5}, PAIRS), "simpo": ({"name": "simpo"}, PAIRS), "orpo": ({"name": "orpo"}, PAIRS), "reward": ({"name": "reward"}, PAIRS),
-    "classify": ({"name": "classify"}, LABELS)}  # fmt: skip
+    "classify": ({"name": "classify"}, LABELS),
+    # What compares over a whole step.
+    "kto": ({"name": "kto", "undesirable_weight": 0.7}, PAIRS), "aot": ({"name": "dpo", "loss_type": ["sigmoid", "aot"], "loss_weights": [0.5, 1.0]}, PAIRS),
+    "aot_unpaired": ({"name": "dpo", "loss_type": "aot_unpaired"}, PAIRS), "contrastive": ({"name": "contrastive"}, RELATED)}  # fmt: skip
+AHEAD = {"pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2}, "tp 2, dp 2, micro 1": {"ranks": 4, "parallel__tp": 2, "batch__micro": 1}}
+COMPARED = ("kto", "aot", "contrastive")
 
 
 def check_objectives(family):
@@ -77,7 +99,7 @@ def check_objectives(family):
                 file.writelines(json.dumps(row) + "\n" for row in rows)
             harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
             numerics.configure(folder, objective=objective)
-            check(folder, f"{family}, {name}")
+            check(folder, f"{family}, {name}", {**OTHERS, **AHEAD} if name in COMPARED else OTHERS)
 
 
 # ---- several runs ----------------------------------------------------------------------------------------------------------------------------------------
@@ -98,6 +120,7 @@ def check_together(folder):
 
 def main():
     check_methods()
+    check_blocks()
     check_objectives("gpt2")
     with tempfile.TemporaryDirectory() as folder:
         check_together(folder)
