@@ -24,5 +24,5 @@ for kind in ("linear", "cat"):
     model.add_weighted_adapter(["one", "two"], [0.5, 0.5], kind, combination_type=kind)
     error[kind] = float((layer.get_delta_weight(kind) - wanted).norm() / wanted.norm())
 print("relative error:", {kind: f"{value:.1e}" for kind, value in error.items()})
-assert error["linear"] > 0.3 and error["cat"] < 1e-5, "this has changed"
+assert error["linear"] > 0.5 and error["cat"] < 1e-5, "this has changed"
 PYTHON

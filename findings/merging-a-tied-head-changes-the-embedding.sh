@@ -2,7 +2,8 @@
 # PEFT 0.21.2: merging an adapter of lm_head into a model with tied embeddings gives another model.
 #
 # Before merging the adapter acts on the head alone. merge_and_unload adds its product to the head's
-# weight, which is the embedding's as well, so the inputs change, too.
+# weight, which is the embedding's as well, so the inputs change, too. A warning when the adapter is
+# attached speaks of complications.
 # Expected: the same logits after merging. Seen: others, by more than their size.
 # For a program that merges: untie the two first.
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
@@ -24,5 +25,5 @@ with torch.no_grad():
 moved = float((merged.get_input_embeddings().weight - embedding).norm() / embedding.norm())
 change = float((after - before).abs().max() / before.abs().max())
 print(f"merging an adapter of lm_head: logits change by {change:.1e} of the largest, the embedding by {moved:.1e} in norm")
-assert change > 1e-2 and moved > 1e-2, "this has changed"
+assert change > 1 and moved > 1e-2, "this has changed"
 PYTHON
