@@ -67,6 +67,7 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                {"kernels.product", same_text(first->backend, c->backend)},
                {"kernels.vector", same_text(first->vector_path, c->vector_path)},
                {"kernels.measure", first->measure == c->measure},
+               {"run.wait_limit", first->wait_limit == c->wait_limit},
                {"optim.label_smoothing", first->optim.label_smoothing == c->optim.label_smoothing}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (!all[i].same)

@@ -140,6 +140,7 @@ def check_words(checks, folder):
         ("another precision", [first, {"dir": f"{where}/b", "set": {"precision": "bf16"}}], "precision"),
         ("another base", [first, {"dir": f"{where}/b", "set": {"base": "other.h5"}}], "base"),
         ("another grid", [first, {"dir": f"{where}/b", "set": {"parallel.tp": 2}}], "parallel.tp"),
+        ("another limit of waiting", [first, {"dir": f"{where}/b", "set": {"run.wait_limit": 60}}], "run.wait_limit"),
         ("full fine-tuning", [first, {"dir": f"{where}/b", "set": {"method.name": "full"}}], "only lora, adapter_h"),
         ("biases", [first, {"dir": f"{where}/b", "set": {"method.name": "bitfit"}}], "method.name"),
         ("virtual tokens", [first, {"dir": f"{where}/b", "set": {"method.name": "lora+prefix_kv"}}], "method.name"),

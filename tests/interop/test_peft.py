@@ -150,16 +150,40 @@ def check_case(name, make, options, folder):
     print(f"{name}: logits {difference:.1e}, merged {merged:.1e}")
 
 
-def eval_loss(folder, sequence):
+def eval_loss(folder, sequence, method="prefix_embed"):
     """Of one sequence, with the adapter that PEFT saved."""
     (folder / "data.jsonl").write_text(json.dumps({"input_ids": sequence, "labels": sequence}) + "\n")
     mpilora("tokenize", "--base", folder / "base.h5", "--format", "ids", folder / "data.jsonl", folder / "data.h5")
     sections = {"run": {"dir": f"{folder}/run"}, "base": f"{folder}/base.h5", "data": {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5", "max_len": 12},
-                "method": {"name": "prefix_embed"}, "batch": {"sequences": 1}, "train": {"steps": 1}, "precision": "fp32"}
+                "method": {"name": method}, "batch": {"sequences": 1}, "train": {"steps": 1}, "precision": "fp32"}
     (folder / "run.yaml").write_text(json.dumps(sections))
     done = subprocess.run([MPILORA, "eval", folder / "run.yaml", "--adapter", folder / "adapter", "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["loss"]
+
+
+def check_tied(target, folder):
+    """PEFT names one of two tied modules and writes factors of both. Its own merge_and_unload adds them to the shared weight twice, so losses are compared."""
+    torch.manual_seed(4)
+    ids = torch.arange(3, 13).reshape(1, 10)
+    model = llama()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model")
+    config = peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", target_modules=[target, "q_proj"], ensure_weight_tying=True)
+    adapted = peft.get_peft_model(copy.deepcopy(model), config).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(folder / "adapter")
+    with torch.no_grad():
+        loaded = peft.PeftModel.from_pretrained(copy.deepcopy(model), folder / "adapter").eval()
+        plain, expected = (m(input_ids=ids, labels=ids).loss.item() for m in (model, loaded))
+    assert abs(expected - plain) > 1e-2, f"{target}: the adapter does nothing"
+    mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
+    found = eval_loss(folder, ids[0].tolist(), "lora")
+    assert abs(found - expected) < 2e-6 * expected, f"{target} tied: loss {found}, PEFT {expected}"
+    print(f"{target} tied: loss {found:.7f}, PEFT {expected:.7f}")
 
 
 def check_virtual(name, make, kind, options, folder):
@@ -193,6 +217,9 @@ def main():
     for name, (make, kind, options) in VIRTUAL_CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_virtual(name, make, kind, options, pathlib.Path(folder))
+    for target in ("embed_tokens", "lm_head"):
+        with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
+            check_tied(target, pathlib.Path(folder))
     for name, (make, options) in CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_case(name, make, options, pathlib.Path(folder))

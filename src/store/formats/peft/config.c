@@ -37,6 +37,7 @@ static const known_key lora_keys[] = {
     {"bias", READ, NULL},
     {"modules_to_save", READ, NULL},
     {"trainable_token_indices", READ, NULL},
+    {"ensure_weight_tying", READ, NULL},
     {"init_lora_weights", PLAIN, NULL},
     /* how the base's own weight lies; A and B are the same either way */
     {"fan_in_fan_out", SAYS_NOTHING, NULL},
@@ -48,8 +49,7 @@ static const known_key lora_keys[] = {
     {"runtime_config", SAYS_NOTHING, NULL},
     {"megatron_core", SAYS_NOTHING, NULL},
     {"qalora_group_size", SAYS_NOTHING, NULL}, /* used with use_qalora only */
-    {"ensure_weight_tying", SAYS_NOTHING, NULL},
-    {"velora_config", SAYS_NOTHING, NULL}, /* what backward keeps */
+    {"velora_config", SAYS_NOTHING, NULL},     /* what backward keeps */
     /* of an initialisation, which init_lora_weights names */
     {"eva_config", SAYS_NOTHING, NULL},
     {"corda_config", SAYS_NOTHING, NULL},

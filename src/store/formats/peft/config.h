@@ -36,6 +36,10 @@ bool ml_peft_ends_with(const char *path, const char *name);
 /* The same, or of a module that the path is a part of ("classifier" of "classifier.dense"). */
 bool ml_peft_lies_in(const char *path, const char *name);
 
+/* ensure_weight_tying: what is said of an embedding or of the head that is tied to it is meant of
+ * both. */
+bool ml_peft_config_ties(const ml_peft_config *config);
+
 /* Whether modules_to_save, or ensure_weight_tying where it stands outside the layers, says that the
  * module of this path was trained whole. */
 bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool outside);

@@ -162,6 +162,26 @@ done:
     return st;
 }
 
+/* Whether the module of this path has factors. With ensure_weight_tying PEFT gives a head that is
+ * tied to the embedding factors beside it where one of the two is meant, whichever that is. */
+static ml_status find_whether_wanted(const import *in, const ml_family_tensor *row, int64_t layer,
+                                     const char *path, bool *wanted)
+{
+    ml_status st = ML_OK;
+    bool embed = row->role == ML_ROLE_EMBED;
+    char other[PATH];
+    ML_TRY(ml_peft_config_targets(&in->config, path, layer, wanted));
+    if (*wanted || !(embed || row->role == ML_ROLE_HEAD) || !in->spec->tied_head ||
+        !ml_peft_config_ties(&in->config))
+        return ML_OK;
+    ml_peft_path(in->spec->family,
+                 ml_family_end(in->spec->family, embed ? ML_ROLE_HEAD : ML_ROLE_EMBED), -1, other,
+                 sizeof other);
+    ML_TRY(ml_peft_config_targets(&in->config, other, -1, wanted));
+done:
+    return st;
+}
+
 static ml_status read_module(import *in, const ml_family_tensor *row, int64_t layer)
 {
     ml_status st = ML_OK;
@@ -169,7 +189,7 @@ static ml_status read_module(import *in, const ml_family_tensor *row, int64_t la
     bool wanted;
     const ml_safetensors_entry *a, *b;
     ml_peft_path(in->spec->family, row, layer, path, sizeof path);
-    ML_TRY(ml_peft_config_targets(&in->config, path, layer, &wanted));
+    ML_TRY(find_whether_wanted(in, row, layer, path, &wanted));
     if (!wanted) return ML_OK;
     bool embed = row->role == ML_ROLE_EMBED;
     ML_TRY(find_factor(in, path, embed ? "lora_embedding_A" : "lora_A", &a));

@@ -111,13 +111,17 @@ bool ml_peft_lies_in(const char *path, const char *name)
     return false;
 }
 
+bool ml_peft_config_ties(const ml_peft_config *config)
+{
+    return json_is_true(json_object_get(config->json, "ensure_weight_tying"));
+}
+
 bool ml_peft_config_saves(const ml_peft_config *config, const char *path, bool outside)
 {
     const json_t *names = json_object_get(config->json, "modules_to_save");
-    bool tied = json_is_true(json_object_get(config->json, "ensure_weight_tying"));
     for (size_t i = 0; i < json_array_size(names); i++)
         if (ml_peft_lies_in(path, json_string_value(json_array_get(names, i)))) return true;
-    return tied && outside && json_array_size(names) > 0;
+    return outside && json_array_size(names) > 0 && ml_peft_config_ties(config);
 }
 
 /* The first key of a pattern object that means the path, or NULL. */
