@@ -31,16 +31,26 @@ def sequences():
 
 def configure(folder, method=None, **sections):
     return harness.write_config(
-        f"{folder}/run.yaml", base=f"{folder}/base.h5", method=method or LORA, data={"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"},
-        batch={"sequences": 8, "micro": 8}, optim={"lr": 0.01}, train={"steps": STEPS, "save_every": 2}, numerics="grid",
-        **{"precision": "fp32", **sections})  # fmt: skip
+        f"{folder}/run.yaml",
+        **{
+            "base": f"{folder}/base.h5",
+            "method": method or LORA,
+            "data": {"train": f"{folder}/data.h5", "valid": f"{folder}/data.h5"},
+            "batch": {"sequences": 8, "micro": 8},
+            "optim": {"lr": 0.01},
+            "train": {"steps": STEPS, "save_every": 2},
+            "numerics": "grid",
+            "precision": "fp32",
+            **sections,
+        },
+    )
 
 
-def train(folder, name, ranks=1, threads=1, expect=0, **settings):
+def train(folder, name, ranks=1, threads=1, expect=0, timeout=120, **settings):
     """settings: keys with __ for the dots."""
     words = [word for key, value in settings.items() for word in ("--set", f"{key.replace('__', '.')}={value}")]
     os.environ["OMP_NUM_THREADS"] = harness.WITHOUT_DELAY["OMP_NUM_THREADS"] = str(threads)
-    done = harness.start("train", f"{folder}/run.yaml", "--set", f"run.dir={folder}/{name}", *words, ranks=ranks if ranks > 1 else 0)
+    done = harness.start("train", f"{folder}/run.yaml", "--set", f"run.dir={folder}/{name}", *words, ranks=ranks if ranks > 1 else 0, timeout=timeout)
     if done.returncode != expect:
         sys.exit(f"{name} {settings}: exit code {done.returncode}, expected {expect}: {done.stderr}")
     return done.stderr
