@@ -91,7 +91,7 @@ ml_status ml_session_settle_activations(session *s, int64_t more)
     int64_t need[ML_ACTIVATION_MODES];
     ml_activation_mode mode;
     ml_session_needs(s->model, s->peft, &s->parameters, &shape, need);
-    for (int mode = 0; mode < ML_ACTIVATION_MODES; mode++) need[mode] += more;
+    for (int m = 0; m < ML_ACTIVATION_MODES; m++) need[m] += more;
     ml_grid_max_int64(s->grid, ML_GROUP_WORLD, need, ML_ACTIVATION_MODES);
     if (!ml_session_choose_activations(c, need, &mode))
         return ml_run_config_refuse(

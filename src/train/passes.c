@@ -7,6 +7,14 @@
 
 /* ---- what the batch has -------------------------------------------------------------------- */
 
+batch_share passes_share(const run *r, int64_t first)
+{
+    const ml_grid *g = r->session.grid;
+    int64_t sequences = r->config->batch.sequences, dp = ml_grid_dp(g), mine = ml_grid_dp_rank(g),
+            at = first + ml_part_start(sequences, dp, mine);
+    return (batch_share){at, at + ml_part_count(sequences, dp, mine)};
+}
+
 /* Targets and tokens of the step's whole batch: every rank counts them, no rank asks another. */
 void passes_count(const run *r, int64_t first, passes *p, step_result *out)
 {
@@ -31,12 +39,11 @@ ml_status passes_count_masked(run *r, int64_t first, passes *p, step_result *out
 {
     session *s = &r->session;
     if (!ml_run_config_masks(r->config)) return ML_OK;
-    int64_t sequences = r->config->batch.sequences, dp = ml_grid_dp(s->grid),
-            mine = ml_grid_dp_rank(s->grid), targets = 0;
+    const batch_share share = passes_share(r, first);
+    int64_t targets = 0;
     double since = busy_seconds(s);
     ml_status st = ml_grid_agree(
-        s->grid, ml_session_count_masked(s, &s->train, first + ml_part_start(sequences, dp, mine),
-                                         ml_part_count(sequences, dp, mine), &targets));
+        s->grid, ml_session_count_masked(s, &s->train, share.at, share.end - share.at, &targets));
     if (st != ML_OK) return st;
     ml_grid_sum_int64(s->grid, ML_GROUP_DP, &targets, 1);
     p->targets = ml_max(1, targets);
@@ -180,21 +187,22 @@ static void complete_staged(void *of)
     ml_parameters_take(p, p->gradient, p->local);
 }
 
-static ml_status accumulate_staged(run *r, int64_t at, int64_t end, micro_batch *one, passes *p,
+static ml_status accumulate_staged(run *r, batch_share share, micro_batch *one, passes *p,
                                    step_result *out)
 {
     const ml_run_config *c = r->config;
     bool trains = one == run_micro_batch;
     staged all = {.r = r,
-                  .at = at,
-                  .end = end,
+                  .at = share.at,
+                  .end = share.end,
                   .one = one,
                   .keyed = passes_are_keyed(c) && (trains || ml_run_config_contrasts(c)),
                   .mismatched = !trains && c->objective.name == ML_OBJECTIVE_KTO,
                   .p = p,
                   .out = out};
     const pipeline_work work = {.of = &all,
-                                .count = (end - at + c->batch.micro - 1) / c->batch.micro,
+                                .count =
+                                    (share.end - share.at + c->batch.micro - 1) / c->batch.micro,
                                 .backward = trains,
                                 .batch = &r->session.packer.batch,
                                 .pack = pack_staged,
@@ -207,16 +215,13 @@ static ml_status accumulate_staged(run *r, int64_t at, int64_t end, micro_batch 
  * without a look between them, since these are at different ones. */
 static ml_status accumulate(run *r, int64_t first, micro_batch *one, passes *p, step_result *out)
 {
-    session *s = &r->session;
-    const ml_run_config *c = r->config;
     ml_status st = ML_OK;
-    int64_t dp = ml_grid_dp(s->grid), mine = ml_grid_dp_rank(s->grid), rounds = passes_rounds(r);
-    int64_t at = first + ml_part_start(c->batch.sequences, dp, mine),
-            end = at + ml_part_count(c->batch.sequences, dp, mine);
-    if (ml_grid_pp(s->grid) > 1) return accumulate_staged(r, at, end, one, p, out);
-    for (int64_t round = 0; round < rounds; round++, at += c->batch.micro) {
+    const batch_share share = passes_share(r, first);
+    int64_t at = share.at, micro = r->config->batch.micro, rounds = passes_rounds(r);
+    if (ml_grid_pp(r->session.grid) > 1) return accumulate_staged(r, share, one, p, out);
+    for (int64_t round = 0; round < rounds; round++, at += micro) {
         if (round > 0 && round % r->look_every == 0 && passes_are_left(r, st, out)) break;
-        if (at < end && st == ML_OK) st = one(r, at, ml_min(c->batch.micro, end - at), p, out);
+        if (at < share.end && st == ML_OK) st = one(r, at, ml_min(micro, share.end - at), p, out);
     }
     return st;
 }

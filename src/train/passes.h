@@ -11,6 +11,14 @@ typedef struct passes {
     double compared[PAIR_SUMS]; /* of an objective that compares pairs */
 } passes;
 
+/* A replica's sequences or rows of a batch: [at, end). */
+typedef struct batch_share {
+    int64_t at, end;
+} batch_share;
+
+/* This replica's, of the batch that begins at `first`. Local. */
+batch_share passes_share(const run *r, int64_t first);
+
 /* Targets and tokens of the batch that begins at sequence or row `first`. Local. */
 void passes_count(const run *r, int64_t first, passes *p, step_result *out);
 /* Of objective mlm, whose targets are drawn, these. Collective. */

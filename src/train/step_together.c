@@ -4,18 +4,9 @@
 
 /* A member's part of the step of its run on this rank. */
 typedef struct share {
-    int64_t at, end;
+    batch_share of;
     passes p;
 } share;
-
-static share share_of(const run *r)
-{
-    const session *s = &r->session;
-    int64_t sequences = r->config->batch.sequences, dp = ml_grid_dp(s->grid),
-            mine = ml_grid_dp_rank(s->grid),
-            at = r->step * sequences + ml_part_start(sequences, dp, mine);
-    return (share){.at = at, .end = at + ml_part_count(sequences, dp, mine)};
-}
 
 /* Passes over what all members have; `ahead`: what an objective has to know of the whole batch
  * before. */
@@ -34,11 +25,11 @@ static void choose_parts(void *of, int64_t i, ml_together_part *part)
     for (int64_t k = 0; k < g->count; k++) {
         const ml_run_config *c = g->run[k]->config;
         share *own = &s->shares[k];
-        int64_t at = own->at + i * c->batch.micro;
+        int64_t at = own->of.at + i * c->batch.micro;
         bool by_rows = ml_run_config_has_figures(c) && c->objective.name != ML_OBJECTIVE_TOKENS;
         part[g->member[k]] =
             (ml_together_part){.first = at,
-                               .count = ml_max(0, ml_min(c->batch.micro, own->end - at)),
+                               .count = ml_max(0, ml_min(c->batch.micro, own->of.end - at)),
                                .targets = by_rows ? c->batch.sequences : own->p.targets,
                                .tokens = own->p.chosen,
                                .keyed = passes_are_keyed(c),
@@ -64,7 +55,7 @@ static int64_t count_passes(const shared_passes *s)
         const ml_run_config *c = s->g->run[k]->config;
         const share *own = &s->shares[k];
         if (s->ahead && !ml_run_config_looks_ahead(c)) continue;
-        most = ml_max(most, (own->end - own->at + c->batch.micro - 1) / c->batch.micro);
+        most = ml_max(most, (own->of.end - own->of.at + c->batch.micro - 1) / c->batch.micro);
     }
     return most;
 }
@@ -127,7 +118,7 @@ ml_status run_steps_together(const step_group *g, step_result *out, ml_text *fai
         run *r = g->run[i];
         out[i] = (step_result){0};
         ml_text_destroy(&failed[i]);
-        shares[i] = share_of(r);
+        shares[i] = (share){.of = passes_share(r, r->step * r->config->batch.sequences)};
         passes_count(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]);
         clear_gradients(&r->session, &out[i]);
         ML_TRY(passes_count_masked(r, r->step * r->config->batch.sequences, &shares[i].p, &out[i]));
