@@ -147,12 +147,6 @@ done:
     return st;
 }
 
-static float rounded(const packed_matrix *m, float w)
-{
-    if (m->half) return ml_half_to_float(ml_half_from_float(w));
-    return m->rounding == ML_BF16 ? ml_bf16_to_float(ml_bf16_from_float(w)) : w;
-}
-
 /* Weights [first, first + count) of the matrix, of which `codes` and `scales` begin with the byte
  * and the block of the first. */
 static ml_status decode(const packed_matrix *m, int64_t first, int64_t count, const uint8_t *codes,
@@ -163,12 +157,8 @@ static ml_status decode(const packed_matrix *m, int64_t first, int64_t count, co
         uint8_t pair = codes[at / 2 - first / 2];
         float scale = scales[block - first / m->group];
         if (!isfinite(scale)) return packed_bad_scale(m, at / m->cols, block);
-        out[i] = rounded(m, m->value[at % 2 ? pair & 15 : pair >> 4] * scale);
-        if (!isfinite(out[i]))
-            return ml_fail(ML_INPUT,
-                           "%s: %s: row %" PRId64 ", column %" PRId64
-                           " has a weight that is Inf or NaN: the file is damaged",
-                           m->shards->directory, m->name, at / m->cols, at % m->cols);
+        out[i] = packed_rounded(m, m->value[at % 2 ? pair & 15 : pair >> 4] * scale);
+        if (!isfinite(out[i])) return packed_bad_weight(m, at / m->cols, at % m->cols);
     }
     return ML_OK;
 }

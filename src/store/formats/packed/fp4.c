@@ -46,24 +46,15 @@ static ml_status scales(const packed_matrix *m, int64_t first, int64_t count, fl
     return packed_numbers(m, PACKED_SCALES, first * m->groups, count * m->groups, out);
 }
 
-static ml_status divided_scales(const packed_matrix *m, int64_t first, int64_t count, float *out)
+static ml_status factored_scales(const packed_matrix *m, int64_t first, int64_t count, float *out)
 {
     ml_status st = ML_OK;
     float factor;
+    bool divides = m->layout->method == PACKED_COMPRESSED;
     ML_TRY(packed_numbers(m, PACKED_FACTOR, 0, 1, &factor));
     ML_TRY(scales(m, first, count, out));
-    for (int64_t i = 0; i < count * m->groups; i++) out[i] /= factor;
-done:
-    return st;
-}
-
-static ml_status multiplied_scales(const packed_matrix *m, int64_t first, int64_t count, float *out)
-{
-    ml_status st = ML_OK;
-    float factor;
-    ML_TRY(packed_numbers(m, PACKED_FACTOR, 0, 1, &factor));
-    ML_TRY(scales(m, first, count, out));
-    for (int64_t i = 0; i < count * m->groups; i++) out[i] *= factor;
+    for (int64_t i = 0; i < count * m->groups; i++)
+        out[i] = divides ? out[i] / factor : out[i] * factor;
 done:
     return st;
 }
@@ -74,7 +65,7 @@ const packed_layout packed_fp4_layouts[] = {
               [PACKED_SCALES] = "weight_scale",
               [PACKED_FACTOR] = "weight_global_scale",
               [PACKED_REST] = "input_global_scale"},
-     .optional = 1U << PACKED_REST, .open = open_fp4, .codes = codes, .scales = divided_scales},
+     .optional = 1U << PACKED_REST, .open = open_fp4, .codes = codes, .scales = factored_scales},
     {PACKED_NAMED("MXFP4"), .method = PACKED_COMPRESSED, .codes_type = "U8",
      .part = {[PACKED_CODES] = "weight_packed",
               [PACKED_SCALES] = "weight_scale",
@@ -87,5 +78,5 @@ const packed_layout packed_fp4_layouts[] = {
               [PACKED_BEFORE] = "pre_quant_scale",
               [PACKED_REST] = "input_scale"},
      .optional = 1U << PACKED_REST | 1U << PACKED_BEFORE, .open = open_fp4, .codes = codes,
-     .scales = multiplied_scales},
+     .scales = factored_scales},
     {0}};

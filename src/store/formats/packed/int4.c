@@ -12,7 +12,7 @@ static ml_status open_int4(packed_matrix *m, const packed_config *config)
         return ml_fail(ML_INPUT, "%s: %s: %" PRId64 " rows are no multiple of 2, expected pairs",
                        m->shards->directory, m->name, m->rows);
     ML_TRY(packed_expect(m, PACKED_CODES, "U8", m->rows / 2, m->cols));
-    ML_TRY(packed_grid(m, "F32 F16 BF16"));
+    ML_TRY(packed_grid(m, PACKED_REALS));
     packed_values_int(4, m->value);
     m->kept = ML_Q4_0;
 done:

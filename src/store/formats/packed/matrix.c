@@ -1,7 +1,5 @@
 /* A packed matrix: found by its tensors, then decoded from codes, scales and zeros, or put into
  * blocks that say exactly the same. */
-#include <inttypes.h>
-
 #include "store/formats/packed/packed.h"
 
 enum { PIECE = 1 << 22 }; /* weights that are decoded at once */
@@ -140,12 +138,6 @@ done:
     return st;
 }
 
-static float rounded(const packed_matrix *m, float w)
-{
-    if (m->half) return ml_half_to_float(ml_half_from_float(w));
-    return m->rounding == ML_BF16 ? ml_bf16_to_float(ml_bf16_from_float(w)) : w;
-}
-
 /* One row; the first column whose weight is not finite, −1: none. */
 static int64_t decode_row(const packed_matrix *m, const uint8_t *codes, const float *scales,
                           const float *zeros, float *out)
@@ -154,7 +146,7 @@ static int64_t decode_row(const packed_matrix *m, const uint8_t *codes, const fl
     for (int64_t c = m->cols - 1; c >= 0; c--) {
         int64_t g = m->order ? m->order[c] : c / m->group;
         float value = m->value[codes[c]] - (zeros ? zeros[g] : 0);
-        out[c] = rounded(m, value * scales[g] * m->factor) * (m->before ? m->before[c] : 1);
+        out[c] = packed_rounded(m, value * scales[g] * m->factor) * (m->before ? m->before[c] : 1);
         if (!packed_is_finite(out[c])) bad = c;
     }
     return bad;
@@ -166,11 +158,7 @@ static ml_status decode_piece(const packed_matrix *m, int64_t first, int64_t cou
     for (int64_t i = 0; i < count; i++) {
         int64_t bad = decode_row(m, p->codes + i * m->cols, p->scales + i * m->groups,
                                  p->zeros ? p->zeros + i * m->groups : NULL, out + i * m->cols);
-        if (bad >= 0)
-            return ml_fail(ML_INPUT,
-                           "%s: %s: row %" PRId64 ", column %" PRId64
-                           " has a weight that is Inf or NaN: the file is damaged",
-                           m->shards->directory, m->name, first + i, bad);
+        if (bad >= 0) return packed_bad_weight(m, first + i, bad);
     }
     return ML_OK;
 }

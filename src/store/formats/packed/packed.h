@@ -152,6 +152,7 @@ ml_status packed_read(const packed_matrix *m, packed_part part, int64_t offset, 
 ml_status packed_numbers(const packed_matrix *m, packed_part part, int64_t first, int64_t count,
                          float *out) ML_NODISCARD;
 /* That the part has one of these types ("F32 BF16") and this shape; cols -1: of one dimension. */
+#define PACKED_REALS "F32 F16 BF16"
 ml_status packed_expect(const packed_matrix *m, packed_part part, const char *types, int64_t rows,
                         int64_t cols) ML_NODISCARD;
 bool packed_is(const packed_matrix *m, packed_part part, const char *type);
@@ -163,8 +164,9 @@ ml_status packed_expect_one(const packed_matrix *m, packed_part part,
  * divide the columns. Sets groups, group and block_rows. */
 ml_status packed_grid(packed_matrix *m, const char *types) ML_NODISCARD;
 ml_status packed_grid_scales(const packed_matrix *m, int64_t first, int64_t count, float *out);
-/* The weight is rounded to the type of its scales, as PyTorch multiplies. */
+/* The weight is rounded to the type of its scales, as PyTorch multiplies; a weight so rounded. */
 void packed_round_as_scales(packed_matrix *m);
+float packed_rounded(const packed_matrix *m, float weight);
 /* The factors of columns, where the part is there. */
 ml_status packed_read_before(packed_matrix *m) ML_NODISCARD;
 /* The order of columns, where the part is there and says anything. */
@@ -172,6 +174,7 @@ ml_status packed_read_order(packed_matrix *m) ML_NODISCARD;
 void packed_values_e4m3(float value[256]);
 void packed_values_int(int bits, float value[256]); /* of two's complement in a byte */
 ml_status packed_bad_scale(const packed_matrix *m, int64_t row, int64_t block) ML_NODISCARD;
+ml_status packed_bad_weight(const packed_matrix *m, int64_t row, int64_t column) ML_NODISCARD;
 bool packed_is_finite(float x);
 
 #endif

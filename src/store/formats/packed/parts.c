@@ -19,6 +19,14 @@ ml_status packed_bad_scale(const packed_matrix *m, int64_t row, int64_t block)
                    m->shards->directory, m->name, row, block);
 }
 
+ml_status packed_bad_weight(const packed_matrix *m, int64_t row, int64_t column)
+{
+    return ml_fail(ML_INPUT,
+                   "%s: %s: row %" PRId64 ", column %" PRId64
+                   " has a weight that is Inf or NaN: the file is damaged",
+                   m->shards->directory, m->name, row, column);
+}
+
 /* ---- shapes -------------------------------------------------------------------------------- */
 
 static ml_status wrong_shape(const packed_matrix *m, packed_part part, const char *expected)
@@ -167,12 +175,18 @@ void packed_round_as_scales(packed_matrix *m)
     m->rounding = packed_is(m, PACKED_SCALES, "BF16") ? ML_BF16 : ML_FP32;
 }
 
+float packed_rounded(const packed_matrix *m, float weight)
+{
+    if (m->half) return ml_half_to_float(ml_half_from_float(weight));
+    return m->rounding == ML_BF16 ? ml_bf16_to_float(ml_bf16_from_float(weight)) : weight;
+}
+
 /* W·(b ∘ x) = (W·diag(b))·x */
 ml_status packed_read_before(packed_matrix *m)
 {
     ml_status st = ML_OK;
     if (!m->part[PACKED_BEFORE].entry) return ML_OK;
-    ML_TRY(packed_expect(m, PACKED_BEFORE, "F32 F16 BF16", m->cols, -1));
+    ML_TRY(packed_expect(m, PACKED_BEFORE, PACKED_REALS, m->cols, -1));
     ML_NEW(m->before, m->cols, ML_MEM_OTHER, "factors of columns");
     ML_TRY(packed_numbers(m, PACKED_BEFORE, 0, m->cols, m->before));
 done:

@@ -8,8 +8,6 @@
 
 #include "store/formats/packed/packed.h"
 
-static const char scale_types[] = "F32 F16 BF16";
-
 enum { MODELOPT_TILE = 128 };
 
 static int64_t parts_of(int64_t n, int64_t part) { return (n + part - 1) / part; }
@@ -48,7 +46,7 @@ static ml_status open_fp8(packed_matrix *m, const packed_config *config)
 {
     ml_status st = ML_OK;
     bool own = config->method == PACKED_FP8;
-    const char *types = own ? "F32 F16 BF16 F8_E8M0 U8" : scale_types;
+    const char *types = own ? PACKED_REALS " F8_E8M0 U8" : PACKED_REALS;
     const ml_safetensors_entry *scales = m->part[PACKED_SCALES].entry;
     ML_TRY(packed_expect(m, PACKED_CODES, "F8_E4M3", m->rows, m->cols));
     bool column = scales->dims != 2 || scales->shape[1] == 1, /* also of tiles as wide as rows */
@@ -76,7 +74,7 @@ static ml_status open_int8(packed_matrix *m, const packed_config *config)
     ml_status st = ML_OK;
     (void)config;
     ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
-    ML_TRY(packed_grid(m, scale_types));
+    ML_TRY(packed_grid(m, PACKED_REALS));
     ML_TRY(packed_read_order(m));
     packed_values_int(8, m->value);
     packed_round_as_scales(m);

@@ -11,7 +11,7 @@ static ml_status check_groups(packed_matrix *m, const packed_config *config)
 {
     m->group = config->group == -1 ? m->cols : config->group;
     m->groups = (m->cols + m->group - 1) / m->group;
-    return packed_expect(m, PACKED_SCALES, "F16 BF16 F32", m->groups, m->rows);
+    return packed_expect(m, PACKED_SCALES, PACKED_REALS, m->groups, m->rows);
 }
 
 static ml_status scales(const packed_matrix *m, int64_t first, int64_t count, float *out)

@@ -76,7 +76,7 @@ static ml_status open_words(packed_matrix *m, const packed_config *config)
     ML_TRY(check_said_shape(m));
     ML_TRY(find_widths(m, config));
     ML_TRY(packed_expect(m, PACKED_CODES, "I32", m->rows, words_of(m->bits, m->per_word, m->cols)));
-    ML_TRY(packed_grid(m, "F32 F16 BF16"));
+    ML_TRY(packed_grid(m, PACKED_REALS));
     if (m->part[PACKED_ZEROS].entry)
         ML_TRY(packed_expect(m, PACKED_ZEROS, "I32", words_of(m->bits, m->per_word, m->rows),
                              m->groups));
