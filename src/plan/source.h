@@ -5,7 +5,7 @@
 #include "mpilora/data.h"
 #include "mpilora/plan.h"
 #include "mpilora/store.h"
-#include "plan/time.h"
+#include "plan/step.h"
 
 /* What is read for the plan and stays open while it is made: the description, and the data sets
  * where they are there. */

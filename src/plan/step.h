@@ -1,6 +1,6 @@
 /* The time of a step, from a machine's rates. */
-#ifndef MPILORA_PLAN_TIME_H
-#define MPILORA_PLAN_TIME_H
+#ifndef MPILORA_PLAN_STEP_H
+#define MPILORA_PLAN_STEP_H
 
 #include "mpilora/plan.h"
 
