@@ -31,54 +31,10 @@ static void *take(cursor *c, int64_t count, size_t size)
 
 static float *take_floats(cursor *c, int64_t count) { return take(c, count, sizeof(float)); }
 
-/* Does the layer's matrix of this role train, or an adapter of it: does backward need its input? */
-static bool needs_input(const ml_model *m, int64_t l, ml_role role, const ml_linear *linear)
-{
-    for (int64_t i = 0; i < m->nslots; i++) {
-        const ml_model_slot *slot = &m->slots[i];
-        bool is_it = slot->layer == l && slot->row->role == role && !slot->vector;
-        if (is_it && (slot->apart || slot->gradient)) return true;
-    }
-    return linear->hook.backward;
-}
-
-/* Where nothing of `down` trains that would need its input, backward takes of h the activation's
- * slope alone, which 8 bits hold about as well as bf16 holds h. Both factors of a gated activation
- * are needed. */
-static bool keeps_slopes(const ml_model *m, int64_t l)
-{
-    return m->dtype == ML_BF16 && !m->pieces && !m->spec.gated &&
-           !needs_input(m, l, ML_ROLE_DOWN, &m->layers[l].down);
-}
-
-/* Where nothing of `o` trains that would need attention's output, backward takes of it the sum over
- * each head of its product with its gradient alone, to which 8 bits do little. */
-ml_dtype attention_dtype(const ml_model *m, int64_t l)
-{
-    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
-    bool rounds = m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
-                  m->spec.head_dim % blocks->weights == 0 &&
-                  !needs_input(m, l, ML_ROLE_O, &m->layers[l].o);
-    return rounds ? ML_Q8_0 : m->dtype;
-}
-
-/* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
- * little else, each rank keeps a part of it. The convolution reads all of its input. */
-static bool keeps_part(const ml_model *m)
-{
-    return m->mode == ML_ACTIVATIONS_CHECKPOINT && m->tp > 1 && m->spec.conv_kernel == 0;
-}
-
 /* Behind the first layer, on its stage. */
 static bool has_convolution(const ml_model *m)
 {
     return m->spec.conv_kernel > 0 && m->first_layer == 0;
-}
-
-/* x1 of T rows in words of four bytes, as ranks divide it. */
-static int64_t stream_words(const ml_model *m, int64_t T)
-{
-    return (T * m->spec.width * (int64_t)ml_dtype_size(m->dtype) + 3) / 4;
 }
 
 /* What checkpoint mode computes again from x1. The adapters' part of `down` is not among it:
@@ -505,56 +461,4 @@ void release_activations(ml_model *m)
     ml_memory_free(m->act.gathered.storage);
     ml_memory_free(m->act.layers);
     m->act = (activations){0};
-}
-
-void save_stream(const ml_model *m, const saved_layer *saved, int64_t T)
-{
-    int64_t n = stream_words(m, T), start = ml_part_start(n, m->tp, m->tp_rank);
-    save_rows(m, saved->x1, 0, m->act.x, T * m->spec.width);
-    if (saved->x1_part)
-        memcpy(saved->x1_part, (float *)saved->x1 + start,
-               (size_t)ml_part_count(n, m->tp, m->tp_rank) * sizeof(float));
-}
-
-void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T)
-{
-    int64_t n = stream_words(m, T), start = ml_part_start(n, m->tp, m->tp_rank);
-    if (!saved->x1_part) return;
-    memcpy((float *)saved->x1 + start, saved->x1_part,
-           (size_t)ml_part_count(n, m->tp, m->tp_rank) * sizeof(float));
-    ml_grid_allgather_float(m->grid, ML_GROUP_TP, saved->x1, n);
-}
-
-void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, int64_t count)
-{
-    if (m->dtype == ML_BF16)
-        m->kernels->fp32_to_bf16(count, x, (uint16_t *)saved + first);
-    else
-        memcpy((float *)saved + first, x, (size_t)count * sizeof *x);
-}
-
-/* Numbers that are none make the loss none, too. */
-void save_attention(const ml_model *m, int64_t l, void *saved, const float *x, int64_t count)
-{
-    const ml_block_format *format = ml_block_format_of(attention_dtype(m, l));
-    ml_block_error error = {0};
-    if (format->weights == 1)
-        save_rows(m, saved, 0, x, count);
-    else
-        (void)ml_block_quantise(format, x, count / format->weights, saved, &error);
-}
-
-void round_as_kept(const ml_model *m, float *x, int64_t count)
-{
-    if (!m->pieces || m->dtype != ML_BF16) return;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i++) x[i] = ml_bf16_to_float(ml_bf16_from_float(x[i]));
-}
-
-const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
-                        int64_t count)
-{
-    if (m->dtype != ML_BF16) return (const float *)saved + first;
-    m->kernels->bf16_to_fp32(count, (const uint16_t *)saved + first, wide);
-    return wide;
 }

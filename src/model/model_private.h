@@ -203,7 +203,12 @@ static inline int64_t h_width(const ml_model *m)
 } /* f, or 2f where gated */
 static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; } /* f */
 
-/* activations.c: `count` numbers from the `first` on. */
+/* kept.c: whether a layer keeps slopes in the place of h, and this rank of the tp group its part of
+ * x1 alone; x1 of T rows in words of four bytes. */
+bool keeps_slopes(const ml_model *m, int64_t l);
+bool keeps_part(const ml_model *m);
+int64_t stream_words(const ml_model *m, int64_t T);
+/* `count` numbers from the `first` on. */
 void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
                int64_t count); /* x → kept, rounded in bf16 */
 /* What a layer keeps attention's output as, m->dtype or blocks; and x as that. */
@@ -218,6 +223,8 @@ const float *saved_rows(const ml_model *m, const void *saved, int64_t first, flo
  * kept its part. */
 void save_stream(const ml_model *m, const saved_layer *saved, int64_t T);
 void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T);
+
+/* activations.c */
 void release_activations(ml_model *m);
 /* Where the pieces of a batch begin. */
 void place_pieces(const ml_model *m, const ml_batch *batch);
