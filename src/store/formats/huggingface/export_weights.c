@@ -9,8 +9,8 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
-#include "mpilora/family.h"
 #include "store/formats/huggingface/export.h"
+#include "store/formats/huggingface/huggingface.h"
 
 enum { PARTS = 3, BLOCK = 16 << 20 }; /* values in memory at once: 64 MiB, twice */
 
@@ -20,10 +20,10 @@ typedef struct stored {
     ml_model_tensor part[PARTS];
     bool transposed;
     int dims;
-    int64_t shape[3];    /* as it is stored */
-    int64_t total, cols; /* outputs of all parts, inputs */
-    int64_t groups;      /* that the outputs of each part are cut into */
-    int64_t first;       /* of a piece: its first output in the part */
+    int64_t shape[HF_DIMS]; /* as it is stored */
+    int64_t total, cols;    /* outputs of all parts, inputs */
+    int64_t groups;         /* that the outputs of each part are cut into */
+    int64_t first;          /* of a piece: its first output in the part */
     ml_dtype dtype;
     int64_t bytes;
 } stored;
@@ -59,23 +59,11 @@ static void add_part(writer *w, const ml_model_tensor *t)
         ml_stored_name_at(&place, s->first, s->name, sizeof s->name);
         if (spec->both_ways && spec->head == ML_HEAD_LANGUAGE && !spec->transform)
             leave_prefix_out(spec, s->name);
-        s->transposed = place.layout == ML_LAYOUT_TRANSPOSED && !t->vector;
+        s->transposed = hf_is_transposed(t, &place);
         s->total = place.total;
         s->groups = place.layout == ML_LAYOUT_GROUPED ? spec->kv_heads : 1;
         s->cols = t->cols;
-        s->dims = t->vector ? 1 : 2;
-        s->shape[0] = s->transposed ? s->cols : s->total;
-        s->shape[1] = s->transposed ? s->total : s->cols;
-        if (place.layout == ML_LAYOUT_BY_HEAD) {
-            s->dims = 2;
-            s->shape[0] = place.total / spec->head_dim;
-            s->shape[1] = spec->head_dim;
-        }
-        if (place.layout == ML_LAYOUT_CONV) {
-            s->dims = 3;
-            s->shape[1] = spec->width;
-            s->shape[2] = spec->conv_kernel;
-        }
+        s->dims = hf_shape(spec, t, &place, s->shape);
         s->dtype = t->norm_or_bias ? ML_FP32 : ml_base_dtype(w->base);
         s->bytes = s->total * s->cols * (int64_t)ml_dtype_size(s->dtype);
         if (place.layout == ML_LAYOUT_EACH_HEAD) s->part[s->nparts++] = *t;

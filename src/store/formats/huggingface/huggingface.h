@@ -37,6 +37,13 @@ ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *pa
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           const ml_text *source, ml_text *out) ML_NODISCARD;
 
+/* shape.c: whether a tensor lies there in × out; the shape that it has there, whose dimensions are
+ * returned. */
+enum { HF_DIMS = 3 };
+bool hf_is_transposed(const ml_model_tensor *tensor, const ml_stored_place *place);
+int hf_shape(const ml_model_spec *spec, const ml_model_tensor *tensor, const ml_stored_place *place,
+             int64_t shape[HF_DIMS]);
+
 /* relative_keys.c: DeBERTa's, from ML_KEY_SOLE on. */
 ml_status hf_relative_read(const json_t *o, const ml_family_key *k, ml_model_spec *s) ML_NODISCARD;
 json_t *hf_relative_json(const ml_model_spec *s, const ml_family_key *k);

@@ -22,7 +22,6 @@ void hf_find_place(const hf_source *h, const ml_model_tensor *tensor, ml_stored_
 /* The row of the head, which a tied model does not have; that of an encoder is read where its head
  * for masked tokens is whole. */
 bool hf_find_head(const hf_source *h, ml_model_tensor *head);
-bool hf_is_transposed(const ml_model_tensor *tensor, const ml_stored_place *place);
 /* Whether the files have it, in numbers or packed; whether they have it packed. */
 bool hf_has_tensor(const hf_source *h, const ml_model_tensor *tensor);
 bool hf_is_packed(const hf_source *h, const ml_model_tensor *tensor, const ml_stored_place *place);

@@ -7,35 +7,14 @@
 static ml_status check_shape(const hf_source *h, const ml_model_tensor *t,
                              const ml_stored_place *place, const ml_safetensors_entry *entry)
 {
-    bool transposed = hf_is_transposed(t, place), by_head = place->layout == ML_LAYOUT_BY_HEAD;
-    int64_t want[3] = {transposed ? t->cols : place->total, transposed ? place->total : t->cols};
-    int dims = t->vector && !by_head ? 1 : 2;
-    if (place->layout == ML_LAYOUT_CONV) {
-        dims = 3;
-        want[1] = h->spec->width;
-        want[2] = h->spec->conv_kernel;
-    }
-    if (by_head) {
-        want[0] = place->total / h->spec->head_dim;
-        want[1] = h->spec->head_dim;
-    }
-    if (entry->dims == dims && entry->shape[0] == want[0] &&
-        (dims == 1 || entry->shape[1] == want[1]) && (dims < 3 || entry->shape[2] == want[2]))
+    char found[ML_SAFETENSORS_SHAPE], wanted[ML_SAFETENSORS_SHAPE];
+    int64_t want[HF_DIMS];
+    int dims = hf_shape(h->spec, t, place, want);
+    if (entry->dims == dims && !memcmp(entry->shape, want, (size_t)dims * sizeof *want))
         return ML_OK;
-    char found[96] = "";
-    size_t used = 0;
-    for (int i = 0; i < entry->dims && used < sizeof found; i++)
-        used += (size_t)snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "",
-                                 entry->shape[i]);
-    if (dims == 1)
-        return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 "]",
-                       h->shards.directory, entry->name, found, want[0]);
-    if (dims == 3)
-        return ml_fail(ML_INPUT,
-                       "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 ", %" PRId64 "]",
-                       h->shards.directory, entry->name, found, want[0], want[1], want[2]);
-    return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%" PRId64 ", %" PRId64 "]",
-                   h->shards.directory, entry->name, found, want[0], want[1]);
+    return ml_fail(ML_INPUT, "%s: %s has shape [%s], expected [%s]", h->shards.directory,
+                   entry->name, ml_safetensors_shape(entry->dims, entry->shape, found),
+                   ml_safetensors_shape(dims, want, wanted));
 }
 
 static void mark_as_needed(hf_source *h, hf_place at)

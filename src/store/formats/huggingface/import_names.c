@@ -38,11 +38,6 @@ void hf_find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_place
         memmove(place->name, place->name + n, strlen(place->name + n) + 1);
 }
 
-bool hf_is_transposed(const ml_model_tensor *t, const ml_stored_place *place)
-{
-    return place->layout == ML_LAYOUT_TRANSPOSED && !t->vector;
-}
-
 bool hf_is_packed(const hf_source *h, const ml_model_tensor *t, const ml_stored_place *place)
 {
     packed_matrix m;

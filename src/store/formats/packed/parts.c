@@ -32,14 +32,11 @@ ml_status packed_bad_weight(const packed_matrix *m, int64_t row, int64_t column)
 static ml_status wrong_shape(const packed_matrix *m, packed_part part, const char *expected)
 {
     const ml_safetensors_entry *e = m->part[part].entry;
-    char found[96] = "";
-    for (int i = 0; i < e->dims; i++) {
-        size_t used = strlen(found);
-        snprintf(found + used, sizeof found - used, "%s%" PRId64, i ? ", " : "", e->shape[i]);
-    }
+    char found[ML_SAFETENSORS_SHAPE];
     return ml_fail(
         ML_INPUT, "%s: %s has shape [%s], expected %s: a matrix of %" PRId64 " x %" PRId64 " as %s",
-        m->shards->directory, e->name, found, expected, m->rows, m->cols, m->layout->name);
+        m->shards->directory, e->name, ml_safetensors_shape(e->dims, e->shape, found), expected,
+        m->rows, m->cols, m->layout->name);
 }
 
 /* `type` is a word of `types`. */

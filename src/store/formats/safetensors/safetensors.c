@@ -134,6 +134,16 @@ static void decode(const void *from, const char *dtype, int64_t count, float *to
         for (int64_t i = 0; i < count; i++) to[i] = ml_bf16_to_float(halves[i]);
 }
 
+const char *ml_safetensors_shape(int dims, const int64_t *shape, char text[ML_SAFETENSORS_SHAPE])
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < dims; i++)
+        used += (size_t)snprintf(text + used, ML_SAFETENSORS_SHAPE - used, "%s%" PRId64,
+                                 i ? ", " : "", shape[i]);
+    return text;
+}
+
 bool ml_safetensors_is_real(const ml_safetensors_entry *e)
 {
     return !strcmp(e->dtype, "F32") || !strcmp(e->dtype, "F16") || !strcmp(e->dtype, "BF16") ||

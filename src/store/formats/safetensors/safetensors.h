@@ -29,6 +29,9 @@ int64_t ml_safetensors_count(const ml_safetensors *file);
 const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index);
 const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file,
                                                 const char *name); /* NULL: not there */
+/* A shape in messages: "2, 3"; returns `text`. */
+enum { ML_SAFETENSORS_SHAPE = 22 * ML_SAFETENSORS_DIMS };
+const char *ml_safetensors_shape(int dims, const int64_t *shape, char text[ML_SAFETENSORS_SHAPE]);
 /* Whether it has a type that is read: F32, F16, BF16, F64. */
 bool ml_safetensors_is_real(const ml_safetensors_entry *entry);
 /* Elements [first, first + count) as fp32, F64 rounded. ML_INPUT where the type is another or the
