@@ -3,7 +3,7 @@
 1. Every storage type: a Llama file whose layers have one type each, contents random; imported in fp32, each matrix must equal gguf's own dequantisation bit by
    bit (q and k rows put back into Hugging Face's order).
 2. With a second argument, a real file: imported, exported as a Hugging Face directory, and every tensor compared with transformers' loading of the GGUF.
-3. `--golden` prints the blocks of tests/unit/test_gguf.c.
+3. `--golden` prints the blocks of tests/unit/test_gguf_blocks.c.
 
 4. `--blocks` decodes a million random blocks of every format with the library's table.
 
