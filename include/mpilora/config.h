@@ -359,6 +359,13 @@ bool ml_run_config_has_figures(const ml_run_config *config);
  * Errors: none. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 
+/* Ranks of one replica: tp · cp · pp.
+ * Shapes: a number of ranks.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+int64_t ml_run_config_replica_ranks(const ml_run_config *config);
+
 /* Checks what train alone needs: run.dir and data.train; data.valid with train.keep_best; no
  * adapter in method.init with method full.
  * Shapes: none.

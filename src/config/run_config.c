@@ -230,6 +230,11 @@ int64_t ml_run_config_micro(const ml_run_config *c, int dp)
     return ml_min(c->batch.micro, ml_max(1, ml_part_count(c->batch.sequences, dp, 0)));
 }
 
+int64_t ml_run_config_replica_ranks(const ml_run_config *c)
+{
+    return c->parallel.tp * c->parallel.cp * c->parallel.pp;
+}
+
 /* What needs data.valid has it. */
 static ml_status check_evaluated(const ml_run_config *c)
 {

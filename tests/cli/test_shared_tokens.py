@@ -159,6 +159,15 @@ def check_halves(folder):
     checks.that(harness.read_metrics(f"{folder}/even-2")[0]["gathered_bytes"] == gathered, f"{harness.read_metrics(f'{folder}/even-2')}, expected {gathered} gathered bytes")
 
 
+def check_ranks_unsaid(folder):
+    """Without --ranks plan, and sweep with it, plan for one replica."""
+    prepare(folder, "llama")
+    config = write_config(folder, LORA, "unsaid", parallel={"cp": 2, "tp": 2})
+    plan = json.loads(harness.mpilora("plan", config, "--json"))
+    checks.that([plan[key] for key in ("dp", "tp", "cp", "pp")] == [1, 2, 2, 1], f"plan without --ranks: {plan}")
+    harness.mpilora("sweep", "ranks", config, "--plan", "--lora-ranks", 2)
+
+
 REFUSED = {
     "a number of ranks": (["parallel.cp=3"], 4, "parallel.cp: 3 times tp 1 does not divide the 4 ranks of this job; start a multiple of 3 ranks, or choose cp 1, 2 or 4"),
     "with tp and pp": (["parallel.cp=2", "parallel.tp=2", "parallel.pp=2"], 4, "start a multiple of 8 ranks, or choose pp 1"),
@@ -185,6 +194,7 @@ def main():
         for i, name in enumerate(CASES):
             check_case(name, f"{folder}/{i}")
         check_halves(f"{folder}/halves")
+        check_ranks_unsaid(f"{folder}/unsaid")
         check_refused(f"{folder}/refused")
     finally:
         shutil.rmtree(folder)

@@ -163,7 +163,7 @@ typedef struct plan_options {
 
 static const option options[] = {
     {"--ranks", OPTION_INT, offsetof(plan_options, ranks), "N",
-     "ranks; else parallel.tp x parallel.pp. dp = N / (parallel.tp x parallel.pp)", NULL},
+     "ranks; else those of one replica, parallel.tp x parallel.cp x parallel.pp", NULL},
     {"--nodes", OPTION_INT, offsetof(plan_options, nodes), "M",
      "nodes that the ranks are spread over", "1"},
     {"--machine", OPTION_TEXT, offsetof(plan_options, machine), "FILE",
@@ -234,7 +234,7 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
                           const ml_machine *machine, const ml_model_spec *model)
 {
     ml_plan plan;
-    int64_t ranks = o->ranks == -1 ? config->parallel.tp * config->parallel.pp : o->ranks;
+    int64_t ranks = o->ranks == -1 ? ml_run_config_replica_ranks(config) : o->ranks;
     if (ranks < 1 || ranks > 1 << 24)
         return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
     if (o->nodes < 1 || o->nodes > ranks)

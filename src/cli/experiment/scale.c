@@ -112,8 +112,7 @@ static bool read_grid(const char **at, int64_t grid[GRID])
 static bool read_ranks(const char **at, const ml_run_config *c, int64_t grid[GRID], bool *divides)
 {
     char *end;
-    int64_t ranks = strtoll(*at, &end, 10),
-            parts = c->parallel.tp * c->parallel.pp * c->parallel.cp;
+    int64_t ranks = strtoll(*at, &end, 10), parts = ml_run_config_replica_ranks(c);
     if (end == *at || ranks < 1 || ranks > SCALE_RANKS) return false;
     *at = end;
     *divides = ranks % parts == 0;
