@@ -193,45 +193,46 @@ static void free_memory(ml_grid *grid)
     ml_memory_free(grid);
 }
 
+enum { LIST = 256 };
+
 /* "1, 2 or 4": every number that divides so many groups. */
-static void list_divisors(int groups, char *out, size_t size)
+static const char *list_divisors(int groups, char out[LIST])
 {
-    *out = '\0';
-    for (int n = 1; n <= groups; n++) {
-        size_t used = strlen(out);
+    size_t used = 0;
+    out[0] = '\0';
+    for (int n = 1; n <= groups && used < LIST - 1; n++)
         if (groups % n == 0)
-            snprintf(out + used, size - used, "%s%d",
-                     used == 0     ? ""
-                     : n == groups ? " or "
-                                   : ", ",
-                     n);
-    }
+            used += (size_t)snprintf(out + used, LIST - used, "%s%d",
+                                     used == 0     ? ""
+                                     : n == groups ? " or "
+                                                   : ", ",
+                                     n);
+    return out;
 }
 
 ml_status ml_grid_check_shape(int size, ml_grid_shape s)
 {
-    char good[256];
+    char good[LIST];
     if (s.tp < 1 || size % s.tp != 0)
         return ml_fail(ML_USAGE,
                        "parallel.tp: %d does not divide the %d ranks of this job; start a multiple "
-                       "of %d ranks or change tp",
-                       s.tp, size, s.tp);
+                       "of %d ranks, or choose tp %s",
+                       s.tp, size, s.tp, list_divisors(size, good));
     int left = size / s.tp;
-    list_divisors(left, good, sizeof good);
     if (s.cp < 1 || left % s.cp != 0)
         return ml_fail(
             ML_USAGE,
             "parallel.cp: %d times tp %d does not divide the %d ranks of this job; start "
             "a multiple of %" PRId64 " ranks, or choose cp %s",
-            s.cp, s.tp, size, (int64_t)s.tp * s.cp, good);
+            s.cp, s.tp, size, (int64_t)s.tp * s.cp, list_divisors(left, good));
     left /= s.cp;
     if (s.pp >= 1 && left % s.pp == 0) return ML_OK;
-    list_divisors(left, good, sizeof good);
     return ml_fail(
         ML_USAGE,
         "parallel.pp: %d stages of tp %d%s do not divide the %d ranks of this job; start a "
         "multiple of %" PRId64 " ranks, or choose pp %s",
-        s.pp, s.tp * s.cp, s.cp > 1 ? " times cp" : "", size, (int64_t)s.tp * s.cp * s.pp, good);
+        s.pp, s.tp * s.cp, s.cp > 1 ? " times cp" : "", size, (int64_t)s.tp * s.cp * s.pp,
+        list_divisors(left, good));
 }
 
 ml_status ml_grid_create(ml_grid **out, int tp)

@@ -121,7 +121,7 @@ def check_configurations(cases, folder):
     cases.trains_not("--set without =", USAGE, ["optim.lr"], config, "--set", "optim.lr")
     cases.trains_not("unknown option", USAGE, ["--frsh", "--fresh"], config, "--frsh")
     cases.trains_not("fewer sequences than replicas", USAGE, ["batch.sequences", "1", "2"], config, *new, "--set", "batch.sequences=1", ranks=[2])
-    cases.trains_not("tp that does not divide the ranks", USAGE, ["2", "3"], config, *new, "--set", "parallel.tp=2", ranks=[3])
+    cases.trains_not("tp that does not divide the ranks", USAGE, ["parallel.tp: 2", "3 ranks", "choose tp 1 or 3"], config, *new, "--set", "parallel.tp=2", ranks=[3])
     cases.trains_not("tp that does not divide the heads", USAGE, ["3", "4"], config, *new, "--set", "parallel.tp=3", ranks=[3])
     cases.trains_not("tp beyond the heads", USAGE, ["8", "4", "2", "choose 1, 2 or 4"], config, *new, "--set", "parallel.tp=8", ranks=[8])
     cases.trains_not("tp beyond the ranks", USAGE, ["2", "1"], config, *new, "--set", "parallel.tp=2", ranks=[0])
