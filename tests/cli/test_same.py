@@ -114,12 +114,23 @@ def check_resumed(folder):
 
 
 def check_grids(folder):
-    """On another grid the sums alone are compared; rounding makes them differ in the first step that has more than one addend a rank."""
+    """On another grid, also of a run that begins on the same one and goes on elsewhere, the sums alone are compared; rounding makes them differ in the first step that has
+    more than one addend a rank, unless numerics is grid."""
     harness.mpilora("train", configure(folder, "one"))
     differs("another grid", compared(f"{folder}/lora", f"{folder}/one", 3)["trace"], sum="after")
+    for name, ranks in (("stays", (1,)), ("goes on", (1, 2))):
+        for i, n in enumerate(ranks, 5 - len(ranks)):
+            harness.mpilora("train", configure(folder, name), "--set", "numerics=grid", "--set", "optim.schedule=constant", "--set", f"train.steps={i}", ranks=n)
+    found = compared(f"{folder}/stays", f"{folder}/goes on", 0)
+    checks.that(found["trace"]["lines"] == len(found_lines(folder, "stays")), f"one went on elsewhere: {found['trace']}")
     harness.mpilora("train", configure(folder, "divided"), "--set", "memory.shard_optimizer=true", ranks=2)
     with open(f"{folder}/divided/trace.jsonl") as file:
         checks.that(all(json.loads(line)["after"] is None for line in file), "moments are divided, and there are hashes of sums")
+
+
+def found_lines(folder, name):
+    with open(f"{folder}/{name}/trace.jsonl") as file:
+        return file.readlines()
 
 
 def check_refused(folder):

@@ -1,7 +1,7 @@
 /* Two traces beside each other (src/train/trace.c writes them). On the same grid line by line, so
  * that the rank is named, and whether it found another gradient itself or got another sum. On
- * different grids each rank adds up other sequences, and only the sums are to be the same: each of
- * the one run's is looked for in the other. */
+ * different grids, of which a resumed run may have several, each rank adds up other sequences, and
+ * only the sums are to be the same: each of the one run's is looked for in the other. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -160,6 +160,14 @@ done:
     return st;
 }
 
+/* A run that went on elsewhere has lines of several grids. */
+static bool is_on(const trace *t, const char *grid)
+{
+    for (int64_t i = 0; i < t->count; i++)
+        if (strcmp(t->line[i].grid, grid) != 0) return false;
+    return true;
+}
+
 ml_status same_traces(const char *a, const char *b, json_t *list)
 {
     ml_status st = ML_OK;
@@ -167,8 +175,8 @@ ml_status same_traces(const char *a, const char *b, json_t *list)
     ML_TRY(read_trace(a, &x));
     ML_TRY(read_trace(b, &y));
     if (x.count == 0 || y.count == 0) goto done;
-    ML_TRY(strcmp(x.line[0].grid, y.line[0].grid) ? compare_sums(list, &x, &y)
-                                                  : compare_ranks(list, &x, &y));
+    ML_TRY(is_on(&x, x.line[0].grid) && is_on(&y, x.line[0].grid) ? compare_ranks(list, &x, &y)
+                                                                  : compare_sums(list, &x, &y));
 done:
     destroy(&x);
     destroy(&y);
