@@ -44,6 +44,8 @@ static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
     if (st != ML_OK) return st;
     ml_stages_place(model, plan->pp, stage, parameters);
     ml_parameters_lay_out(parameters);
+    if (method == c->method.name) st = ml_stages_check_common(c, parameters);
+    if (st != ML_OK) return st; /* another method stands beside it, whatever can be run */
     if (ml_run_config_is_exact(c)) ml_parameters_sum_exactly(parameters);
     if (c->memory.shard_optimizer)
         ml_parameters_divide_moments(parameters, plan->dp * plan->cp, 0, 0);

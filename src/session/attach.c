@@ -44,15 +44,6 @@ void ml_session_lay_out(session *s)
                                      ml_grid_replica(s->grid), 0);
 }
 
-ml_status ml_session_check_stages(const session *s)
-{
-    if (!ml_run_config_is_exact(s->config) || s->parameters.repeated == 0) return ML_OK;
-    return ml_run_config_refuse(
-        s->config, "parallel.pp",
-        "numerics is grid, but stages have a trained tensor in common (a tied embedding), whose "
-        "gradient one stage sums in another order; take pp 1, or numerics to fast");
-}
-
 /* ---- a method ------------------------------------------------------------------------------ */
 
 ml_status ml_session_check_full(const ml_run_config *c, const ml_model_spec *spec,
@@ -112,7 +103,7 @@ ml_status ml_session_attach_method(session *s)
     ml_status st = ml_grid_agree(s->grid, attach_method(s));
     if (st != ML_OK) return st;
     ml_session_lay_out(s);
-    st = ml_grid_agree(s->grid, ml_session_check_stages(s));
+    st = ml_grid_agree(s->grid, ml_stages_check_common(s->config, &s->parameters));
     if (st != ML_OK) return st;
     return ml_session_settle_activations(s, 0);
 }

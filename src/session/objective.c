@@ -21,8 +21,7 @@ static ml_status check_direction(const ml_run_config *c, const ml_model_spec *sp
                                 ml_objective_name(c->objective.name), c->base, spec->family->title);
 }
 
-/* The rows of distances between tokens are all sequences' together. */
-static ml_status check_distances(const ml_run_config *c, const ml_model_spec *spec)
+ml_status ml_session_check_distances(const ml_run_config *c, const ml_model_spec *spec)
 {
     if (!ml_run_config_is_exact(c) || !ml_model_is_relative(spec) || c->batch.micro == 1)
         return ML_OK;
@@ -42,7 +41,7 @@ ml_status ml_session_choose_objective(session *s, bool training)
         ML_TRY(ml_session_settle_objective(&s->settled, data));
     }
     ML_TRY(check_direction(s->config, s->spec, training));
-    ML_TRY(check_distances(s->config, s->spec));
+    ML_TRY(ml_session_check_distances(s->config, s->spec));
     ML_TRY(ml_stages_check(s->spec, ml_grid_pp(s->grid)));
     ML_TRY(ml_shares_check_config(s->config, s->spec, training));
     ML_TRY(ml_session_choose_pooling(s));

@@ -48,6 +48,10 @@ int64_t ml_session_pipeline_round(const session *s, int64_t micro);
 int64_t ml_stages_in_flight(const ml_run_config *config, int dp, int pp, int stage);
 /* The model holds one stage; where its trained tensors are, before they are laid out. Local. */
 void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *parameters);
+/* Once they are laid out: whether the gradients of what stages have in common may be summed as they
+ * are. Local. ML_USAGE. */
+ml_status ml_stages_check_common(const ml_run_config *config,
+                                 const ml_parameters *parameters) ML_NODISCARD;
 /* Floats of the messages to the neighbours that wait to be taken. Local. */
 int64_t ml_stages_buffers(int64_t tokens, int64_t width, int pp, int stage);
 

@@ -168,6 +168,10 @@ ml_status ml_session_sample(const ml_run_config *config, const char *path, const
  * import otherwise. Local. ML_USAGE. */
 ml_status ml_session_check_full(const ml_run_config *config, const ml_model_spec *spec,
                                 const char *instead) ML_NODISCARD;
+/* That numerics: grid takes one sequence at a time where rows of distances between tokens are all
+ * sequences' together. Local. ML_USAGE. */
+ml_status ml_session_check_distances(const ml_run_config *config,
+                                     const ml_model_spec *spec) ML_NODISCARD;
 ml_status ml_session_attach_method(session *s) ML_NODISCARD; /* config.method */
 /* memory.activations, with `more` bytes that others of this process are going to need. Collective
  * over the world. */
@@ -261,9 +265,6 @@ void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
 ml_status ml_session_create_model(session *s, const ml_model_spec *spec,
                                   int64_t in_flight) ML_NODISCARD;
 void ml_session_lay_out(session *s);
-/* After that: whether the gradients of what stages have in common may be summed as they are.
- * Local. ML_USAGE. */
-ml_status ml_session_check_stages(const session *s) ML_NODISCARD;
 
 /* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
  * would write weights needs memory.share_frozen: off. */

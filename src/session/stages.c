@@ -20,6 +20,15 @@ void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *p)
     }
 }
 
+ml_status ml_stages_check_common(const ml_run_config *c, const ml_parameters *p)
+{
+    if (!ml_run_config_is_exact(c) || p->repeated == 0) return ML_OK;
+    return ml_run_config_refuse(
+        c, "parallel.pp",
+        "numerics is grid, but stages have a trained tensor in common (a tied embedding), whose "
+        "gradient one stage sums in another order; take pp 1, or numerics to fast");
+}
+
 int64_t ml_stages_buffers(int64_t tokens, int64_t width, int pp, int stage)
 {
     return tokens * width * ((stage < pp - 1 ? 1 : 0) + (stage > 0 ? 1 : 0));

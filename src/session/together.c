@@ -79,7 +79,7 @@ static ml_status attach(ml_together *t, int64_t i)
     if (st != ML_OK) return st;
     ml_session_lay_out(s);
     ml_exchange_admit(t->exchange, i);
-    return ml_session_check_stages(s);
+    return ml_stages_check_common(c, &s->parameters);
 }
 
 static ml_status attach_all(ml_together *t)

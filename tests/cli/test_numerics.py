@@ -122,6 +122,10 @@ def check_refusals(folder):
         ({"parallel__tp": 2, "ranks": 2, "method__dora": "true"}, "method.dora"), ({"method__name": "compacter"}, "method.name"), ({"method__init": "pissa"}, "method.init")):  # fmt: skip
         error = train(folder, "refused", expect=2, **words)
         checks.that(text in error and "numerics is grid" in error, f"{words}: {error}")
+    error = train(folder, "refused", ranks=2, expect=2, method__name="full", parallel__pp=2)
+    checks.that("parallel.pp" in error and "tied embedding" in error, f"stages with a tied embedding that trains: {error}")
+    planned = harness.start("plan", f"{folder}/run.yaml", "--ranks", 2, "--set", "method.name=full", "--set", "parallel.pp=2")
+    checks.that(planned.returncode == 2 and "tied embedding" in planned.stderr, f"planned: {planned.returncode}: {planned.stderr}")
     error = train(folder, "first", expect=2, numerics="fast", train__steps=STEPS + 1)
     checks.that("numerics" in error, f"resumed as fast: {error}")
     os.environ["MPILORA_PRODUCT_PATH"] = harness.WITHOUT_DELAY["MPILORA_PRODUCT_PATH"] = "blas"
