@@ -135,7 +135,7 @@ def check_failures(folder, config):
     done = harness.start("scale", config, "--grid", "1x1x3,1x1", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/layers", "--json")
     bad = json.loads(done.stdout)["experiments"][0]
     checks.that(done.returncode == 0 and "3 stages, but the model has 2 layers" in bad["status"] and bad["planned_piped_bytes"] is None, f"more stages than layers: {bad}")
-    cases = [(["--grid", "1x1x1x1x1"], 2, "--grid"), (["--grid", "1x1x0"], 2, "--grid"), (["--grid", "1x1x"], 2, "--grid"), (["--grid", "1000000x1000000x2"], 2, "--grid"),
+    cases = [(["--grid", ""], 2, "--grid"), (["--ranks", ""], 2, "--ranks"), (["--ranks", "1", "--methods", ""], 2, "--methods"), (["--grid", "1x1x1x1x1"], 2, "--grid"), (["--grid", "1x1x0"], 2, "--grid"), (["--grid", "1x1x"], 2, "--grid"), (["--grid", "1000000x1000000x2"], 2, "--grid"),
              (["--ranks", "3", "--set", "parallel.pp=2"], 2, "parallel.pp 2"), (["--ranks", "1", "--nodes", "2"], 2, "--machine"),
              (["--ranks", "1", "--machine", "nowhere.yaml"], 2, "nowhere.yaml"), (["--ranks", "1,x"], 2, "--ranks"), (["--ranks", "0"], 2, "--ranks"), (["--grid", "2"], 2, "--grid"), (["--grid", "1x1,"], 2, "--grid"), ([], 2, "--ranks"),
              (["--ranks", "1", "--methods", "lora,magic"], 2, "--methods"), (["--ranks", "1", "--weak", "--strong"], 2, "--weak"),

@@ -136,8 +136,8 @@ static ml_status add_grids(plan *p, const char *method)
 {
     bool grids = p->words->grid != NULL;
     const char *text = grids ? p->words->grid : p->words->ranks,
-               *option = grids ? "--grid" : "--ranks";
-    for (const char *at = text; *at;) {
+               *option = grids ? "--grid" : "--ranks", *at = text;
+    do {
         int64_t grid[GRID];
         bool divides = true;
         bool good = grids ? read_grid(&at, grid) : read_ranks(&at, p->config, grid, &divides);
@@ -156,7 +156,7 @@ static ml_status add_grids(plan *p, const char *method)
         ml_status st = add_experiment(p, method, grid);
         if (st != ML_OK) return st;
         at += *at == ',';
-    }
+    } while (*at);
     return ML_OK;
 }
 
@@ -164,7 +164,8 @@ static ml_status add_methods(plan *p)
 {
     const char *text =
         p->words->methods ? p->words->methods : ml_method_name(p->config->method.name);
-    for (const char *at = text; *at;) {
+    const char *at = text;
+    do {
         size_t length = strcspn(at, ",");
         ml_method method;
         char name[32];
@@ -178,7 +179,7 @@ static ml_status add_methods(plan *p)
         ml_status st = add_grids(p, ml_method_name(method));
         if (st != ML_OK) return st;
         at += length + (at[length] == ',');
-    }
+    } while (*at);
     return ML_OK;
 }
 
