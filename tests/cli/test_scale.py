@@ -132,6 +132,7 @@ def check_failures(folder, config):
     done = harness.start("scale", config, "--grid", "1x1,1x3", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/some", "--json")
     bad = json.loads(done.stdout)["experiments"][1]
     checks.that(done.returncode == 0 and bad["repetitions"] == 0 and bad["tokens_per_s"]["median"] is None and "exit code 2" in bad["status"], f"a bad grid: {bad}")
+    checks.that("repetition 1: lora, dp 1 x tp 3: exit code 2" in done.stderr and "nan tokens" not in done.stderr, f"what a bad grid says: {done.stderr}")
     done = harness.start("scale", config, "--grid", "1x1x3,1x1", "--repetitions", 1, "--steps", 1, "--out", f"{folder}/layers", "--json")
     bad = json.loads(done.stdout)["experiments"][0]
     checks.that(done.returncode == 0 and "3 stages, but the model has 2 layers" in bad["status"] and bad["planned_piped_bytes"] is None, f"more stages than layers: {bad}")

@@ -185,19 +185,28 @@ static ml_status add_methods(plan *p)
 
 /* ---- running ------------------------------------------------------------------------------- */
 
+static void say(const scale_experiment *e, int64_t repetition)
+{
+    char grid[SCALE_GRID];
+    double rate = e->value[repetition][scale_column_find("tokens_per_s")];
+    fprintf(stderr, "repetition %" PRId64 ": %s, %s: ", repetition + 1, e->method,
+            scale_grid_name(e, grid));
+    if (e->used[repetition])
+        fprintf(stderr, "%.1f tokens/s\n", rate);
+    else
+        fprintf(stderr, "%s\n", e->status);
+}
+
 static ml_status run_all(const plan *p)
 {
     ml_status st = ML_OK;
-    char grid[SCALE_GRID];
     for (int64_t repetition = 0; repetition < p->options->repetitions; repetition++) {
         for (int64_t k = 0; k < p->count; k++) {
             /* Every second time in reverse order: what grows with time hits all alike. */
             int64_t i = repetition % 2 ? p->count - 1 - k : k;
             scale_experiment *e = &p->all[i];
             ML_TRY(scale_run(p->options, e, repetition));
-            fprintf(stderr, "repetition %" PRId64 ": %s, %s: %.1f tokens/s\n", repetition + 1,
-                    e->method, scale_grid_name(e, grid),
-                    e->value[repetition][scale_column_find("tokens_per_s")]);
+            say(e, repetition);
         }
     }
 done:
