@@ -16,8 +16,8 @@ def ranks_of(grid):
     return ranks if ranks > 1 else 0
 
 
-def train(config, grid, *words):
-    harness.mpilora("train", config, *words_of(grid), *words, ranks=ranks_of(grid))
+def train(config, grid, *words, timeout=120):
+    harness.mpilora("train", config, *words_of(grid), *words, ranks=ranks_of(grid), timeout=timeout)
 
 
 def plan(config, grid):

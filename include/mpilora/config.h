@@ -261,6 +261,14 @@ bool ml_run_config_is_pissa(const ml_run_config *config);
  * Errors: none. */
 bool ml_run_config_is_exact(const ml_run_config *config);
 
+/* Whether all that the method trains gives its gradients piece by piece of a sequence; what others
+ * train sums over a micro-batch, which therefore has to be one sequence of one rank.
+ * Shapes: none.
+ * Ownership: borrows `config`.
+ * Local.
+ * Errors: none. */
+bool ml_run_config_comes_in_pieces(const ml_run_config *config);
+
 /* The word of `numerics`.
  * Shapes: none.
  * Ownership: static.

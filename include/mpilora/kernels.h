@@ -50,13 +50,16 @@ typedef enum ml_activation { ML_GELU_TANH, ML_GELU_ERF, ML_RELU, ML_SILU, ML_TAN
  * With `query` the matrices of queries have rows of their own: those of sequence i's own tokens
  * begin with row query[i] of q, o, lse and their gradients; −1: its tokens are keys and values
  * alone, whose queries another rank has. A sequence that is cut into pieces is such a path: each
- * piece shares all that comes before it. */
+ * piece shares all that comes before it. With pieces of whole blocks each number of attention is
+ * the same bits as of the whole sequence. With `gives` backward finds the gradients of the keys of
+ * those sequences alone that have 0 or more there. */
 typedef struct ml_sequences {
     int64_t count;
     const int64_t *start;
     const int64_t *shared;
     const int64_t *query; /* [count]; NULL: rows of queries are those of the keys */
     int64_t queries;      /* rows, where `query` is there */
+    const int64_t *gives; /* [count]; NULL: all keys have gradients */
 } ml_sequences;
 
 /* Rows of the matrices of queries; the first one of sequence i's, −1: it has none. */
@@ -67,6 +70,11 @@ static inline int64_t ml_sequences_queries(const ml_sequences *sequences)
 static inline int64_t ml_sequences_query(const ml_sequences *sequences, int64_t i)
 {
     return sequences->query ? sequences->query[i] : sequences->start[i];
+}
+
+static inline bool ml_sequences_gives(const ml_sequences *sequences, int64_t i)
+{
+    return !sequences->gives || sequences->gives[i] >= 0;
 }
 
 static inline int64_t ml_sequences_shared(const ml_sequences *sequences, int64_t i)
@@ -298,7 +306,8 @@ struct ml_kernels {
      * With both_ways: |i − j| ≤ window / 2, window 0 all keys of its sequence. A window that no
      * path outgrows gives the bits of none. q[T, H·h] ldq; k,
      * v[T, K·h] ldkv; o[T, H·h] ldo; lse[H, T] = log Σ exp(scale·q·k). Backward writes (not adds)
-     * dq, dk, dv; D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32
+     * dq, dk, dv, of which dq, or dk and dv, may be NULL where nobody wants them (not with relative
+     * terms); D = rowsum(dO∘O); parallel over (sequence, head) and over blocks; fp32
      * accumulators. Work proportional to the blocks in which a query sees a key. Workspace comes
      * from ml_kernels_create. */
     void (*attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
@@ -370,6 +379,7 @@ typedef struct ml_kernels_options {
     bool rounded; /* weight_forward with weights in blocks takes activations rounded to 8 bits, as
                      ggml rounds them, and integer dot products; for passes without backward */
     int64_t tokens;          /* the largest T */
+    int64_t attended;        /* the largest T of attention, where that is larger */
     const ml_weight *shapes; /* data NULL: the rows × cols that will be multiplied; measured and
                                 used to size the workspace */
     int64_t nshapes;

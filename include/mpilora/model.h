@@ -280,9 +280,12 @@ const char *ml_activation_mode_name(ml_activation_mode mode);
  * Errors: none. */
 void ml_model_set_activations(ml_model *model, ml_activation_mode mode, int64_t chunk);
 
+/* Tokens of a piece. Sequences that ranks share out are cut between pieces then. */
+enum { ML_MODEL_PIECE = 512 };
+
 /* Before ml_model_reserve: gradients are sums over pieces of sequences, ml_pass's `starts`, which
- * are the same in every micro-batch: 512 tokens, and 64 rows of the head, from their sequence's
- * first on. A pass goes through whole pieces.
+ * are the same in every micro-batch: 512 tokens from their sequence's first on, and of the rows of
+ * the head among these 64. A pass goes through whole pieces.
  * Shapes: tokens.
  * Ownership: borrows `model`.
  * Local.

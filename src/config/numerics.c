@@ -3,9 +3,7 @@
 
 bool ml_run_config_is_exact(const ml_run_config *c) { return c->numerics == ML_NUMERICS_GRID; }
 
-/* Whether all that the method trains gives its gradients piece by piece of a sequence; what others
- * train sums over a micro-batch, which therefore has to be one sequence. */
-static bool comes_in_pieces(const ml_run_config *c)
+bool ml_run_config_comes_in_pieces(const ml_run_config *c)
 {
     bool new_head = ml_run_config_scores_labels(c) || ml_run_config_masks(c);
     return !new_head && c->method.name == ML_METHOD_LORA && !c->method.dora &&
@@ -27,8 +25,6 @@ ml_status numerics_check(ml_run_config *c)
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
          "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
-        {"parallel.cp", c->parallel.cp > 1,
-         "where ranks share a sequence out, blocks of its keys begin at other tokens; take cp 1"},
         {"method.name", c->method.name == ML_METHOD_COMPACTER,
          "what compacter's factors are made into has gradients of a whole step; choose another"},
         {"method.init", ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c),
@@ -39,7 +35,7 @@ ml_status numerics_check(ml_run_config *c)
         if (all[i].wrong)
             return ml_run_config_refuse(c, all[i].key, "numerics is grid: %s, or numerics to fast",
                                         all[i].why);
-    if (!comes_in_pieces(c)) c->batch.micro = 1;
+    if (!ml_run_config_comes_in_pieces(c)) c->batch.micro = 1;
     if (c->backend) return ML_OK;
     c->backend = ml_memory_string("native");
     return c->backend ? ML_OK : ML_RESOURCE;

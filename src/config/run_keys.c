@@ -652,8 +652,9 @@ const key run_keys[] = {
      .offset = AT(numerics),
      .choices = numerics,
      .about = "`grid`: losses, gradients and all that trains have the same bits for every number "
-              "of replicas, stages and threads, every `batch.micro` and `memory.activations` "
-              "([reproducibility](reproducibility.md)); what cannot promise that is refused."},
+              "of replicas, ranks of `parallel` and threads, every `batch.micro` and "
+              "`memory.activations` ([reproducibility](reproducibility.md)); what cannot promise "
+              "that is refused."},
     {.path = "kernels.product",
      .kind = KEY_TEXT,
      .offset = AT(backend),

@@ -13,11 +13,16 @@ static int64_t thread_floats(const ml_kernels_options *options)
            (slabs * padded + squares * ML_ATTENTION_BLOCK + ML_ATTENTION_COLUMNS);
 }
 
+static int64_t most_tokens(const ml_kernels_options *options)
+{
+    return ml_max(options->tokens, options->attended);
+}
+
 int64_t ml_attention_scratch_bytes(const ml_kernels_options *options, int threads)
 {
     if (options->heads == 0) return 0;
-    return ml_round_up((options->tokens + 1) * (int64_t)sizeof(int64_t), 64) +
-           ml_round_up(options->heads * options->tokens * (int64_t)sizeof(float), 64) +
+    return ml_round_up((most_tokens(options) + 1) * (int64_t)sizeof(int64_t), 64) +
+           ml_round_up(options->heads * most_tokens(options) * (int64_t)sizeof(float), 64) +
            threads * thread_floats(options) * (int64_t)sizeof(float);
 }
 
@@ -27,13 +32,13 @@ void ml_attention_scratch_place(ml_attention_scratch *scratch, const ml_kernels_
     if (options->heads == 0) return;
     char *next = memory;
     scratch->block_start = (int64_t *)(void *)next;
-    next += ml_round_up((options->tokens + 1) * (int64_t)sizeof(int64_t), 64);
+    next += ml_round_up((most_tokens(options) + 1) * (int64_t)sizeof(int64_t), 64);
     scratch->row_dot = (float *)(void *)next;
-    next += ml_round_up(options->heads * options->tokens * (int64_t)sizeof(float), 64);
+    next += ml_round_up(options->heads * most_tokens(options) * (int64_t)sizeof(float), 64);
     scratch->threads = (float *)(void *)next;
     scratch->thread_floats = thread_floats(options);
     scratch->relative = options->relative;
-    scratch->tokens = options->tokens;
+    scratch->tokens = most_tokens(options);
     scratch->heads = options->heads;
     scratch->head_dim = options->head_dim;
 }

@@ -9,11 +9,11 @@
 
 #include "model/model_private.h"
 
-enum { ALIGNMENT = 64, LEAST_CHUNK = 512 };
+enum { ALIGNMENT = 64, LEAST_CHUNK = ML_MODEL_PIECE };
 
 /* Rows of a piece of gradients, in layers and in the head: no more than the least that a chunk has
  * room for. What does not know of pieces sums over a chunk, so these are as long as that may be. */
-enum { PIECE = LEAST_CHUNK, HEAD_PIECE = 64 };
+enum { PIECE = ML_MODEL_PIECE, HEAD_PIECE = 64 };
 
 /* A cursor over one block; with base NULL it only counts. */
 typedef struct cursor {
@@ -418,15 +418,22 @@ done:
 
 void ml_model_cut_pieces(ml_model *m) { m->pieces = true; }
 
+/* Rows that are predicted begin a piece where their tokens begin one, and so do not depend on where
+ * a sequence is cut, which is between pieces. */
 void place_pieces(const ml_model *m, const ml_batch *batch)
 {
     const activations *a = &m->act;
     if (!m->pieces) return;
     for (int64_t s = 0, row = 0; s < batch->sequences.count; s++) {
-        int64_t start = batch->sequences.start[s], end = batch->sequences.start[s + 1];
-        for (int64_t t = start; t < end; t++) a->starts[t] = (t - start) % PIECE == 0;
-        for (int64_t first = row; row < batch->rows && batch->row[row] < end; row++) {
-            a->row_starts[row] = (row - first) % PIECE == 0;
+        int64_t start = ml_sequences_query(&batch->sequences, s),
+                end = start + batch->sequences.start[s + 1] - batch->sequences.start[s];
+        for (int64_t t = start; start >= 0 && t < end; t++) a->starts[t] = (t - start) % PIECE == 0;
+        for (int64_t first = row, piece = -1;
+             start >= 0 && row < batch->rows && batch->row[row] < end; row++) {
+            bool begins = (batch->row[row] - start) / PIECE != piece;
+            if (begins) first = row;
+            piece = (batch->row[row] - start) / PIECE;
+            a->row_starts[row] = begins;
             a->head_starts[row] = (row - first) % HEAD_PIECE == 0;
         }
     }

@@ -248,6 +248,7 @@ void ml_model_kernel_options(const ml_model *m, int64_t tokens, ml_kernels_optio
     options->weight_dtype = ml_model_weight_dtype(m);
     options->exact = m->dtype == ML_FP32;
     options->tokens = tokens;
+    options->attended = m->pieces ? m->shared_tokens : 0; /* gathered.c */
     options->nshapes = ml_model_shapes(m, shapes);
     options->shapes = shapes;
     options->head_dim = m->spec.head_dim;

@@ -133,17 +133,9 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
 static attended attended_again(ml_model *m, int64_t l, const ml_batch *batch)
 {
     const activations *a = &m->act;
-    int64_t q = q_width(m), kv = kv_width(m);
-    if (m->dtype == ML_FP32 || a->wide_qkv)
-        return attended_keys(m, batch, query_key_again(m, l, batch), a->qkv);
-    const uint16_t *qkv = a->layers[l].qkv;
-    return (attended){.q = qkv,
-                      .key = qkv + q,
-                      .value = qkv + q + kv,
-                      .d_key = a->qkv + q,
-                      .d_value = a->qkv + q + kv,
-                      .ld = qkv_width(m),
-                      .dtype = ML_BF16};
+    bool kept = m->dtype == ML_BF16 && !a->wide_qkv;
+    const void *qkv = kept ? a->layers[l].qkv : query_key_again(m, l, batch);
+    return attended_keys(m, batch, qkv, kept ? ML_BF16 : ML_FP32, a->qkv);
 }
 
 /* Gradient of the attention's output (a->d_attention, all tokens) → of q, k, v as they were
@@ -152,24 +144,20 @@ static void attention_gradient(ml_model *m, int64_t l, const ml_batch *batch)
 {
     activations *a = &m->act;
     const saved_layer *saved = &a->layers[l];
-    const ml_kernels *k = m->kernels;
-    int64_t width = qkv_width(m), q = q_width(m);
     const attended to = attended_again(m, l, batch);
     const ml_attention_kept kept = {.q = to.q,
                                     .key = to.key,
                                     .value = to.value,
                                     .o = saved->attention,
-                                    .ldq = width,
+                                    .ldq = qkv_width(m),
                                     .ldkv = to.ld,
-                                    .ldo = q,
+                                    .ldo = q_width(m),
                                     .dtype = to.dtype,
                                     .o_dtype = attention_dtype(m, l),
                                     .lse = saved->lse};
-    ml_attention_shape shape = attention_shape(m, l);
+    const ml_attention_shape shape = attention_shape(m, l);
     if (shape.relative) relative_forward(m, l, batch, true);
-    k->attention_backward(k, &shape, &batch->sequences, &kept, a->d_attention, q, a->qkv, width,
-                          to.d_key, to.d_value, to.ld);
-    give_key_gradients(m, batch, a->qkv);
+    attended_backward(m, batch, &shape, &kept, &to, a->d_attention, a->qkv);
     if (shape.relative) relative_backward(m, l, batch);
     query_key_backward(m, l, batch, a->qkv);
 }

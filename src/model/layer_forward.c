@@ -101,7 +101,7 @@ static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const sa
     activations *a = &m->act;
     const ml_kernels *k = m->kernels;
     int64_t T = batch->tokens, width = qkv_width(m), q = q_width(m);
-    const attended to = attended_keys(m, batch, a->qkv, NULL);
+    const attended to = attended_keys(m, batch, a->qkv, ML_FP32, NULL);
     const ml_attention_shape shape = attention_shape(m, l);
     if (shape.relative) relative_forward(m, l, batch, false);
     k->attention_forward(k, &shape, &batch->sequences, a->qkv, width, to.key, to.value, to.ld,

@@ -52,8 +52,8 @@ typedef struct convolution {
 } convolution;
 
 /* Keys and values of all ranks that share the tokens of a batch out, [tokens, k+v] of the layer
- * under way, and the gradient of it that this rank's queries give; what comes of one from another
- * rank. */
+ * under way, and the gradient of it that this rank's queries give, or that its own keys have; what
+ * comes of one from another rank, or the queries of all. */
 typedef struct gathered_keys {
     float *kv, *d_kv, *came;
     void *storage;
@@ -250,16 +250,20 @@ int64_t positions_most(const ml_model *m, int64_t tokens);
 int64_t gathered_bytes(const ml_model *m, int64_t tokens, bool backward);
 ml_status reserve_gathered(ml_model *m, int64_t tokens, bool backward) ML_NODISCARD;
 /* Queries of a batch and what they attend to: where it is shared out gathered, else of qkv; of
- * `dtype`, forward fp32. And from the gradients of it this rank's part into those of qkv.
- * Collective over cp. */
+ * `dtype`, that of qkv, which is ML_FP32 where it is shared out. Collective over cp. */
 typedef struct attended {
     const void *q, *key, *value;
     float *d_key, *d_value;
     int64_t ld;
     ml_dtype dtype;
 } attended;
-attended attended_keys(const ml_model *m, const ml_batch *batch, const float *qkv, float *dqkv);
-void give_key_gradients(const ml_model *m, const ml_batch *batch, float *dqkv);
+attended attended_keys(const ml_model *m, const ml_batch *batch, const void *qkv, ml_dtype dtype,
+                       float *dqkv);
+/* From what attention took and gave, and d_o, the gradient of its output, to that of qkv, which
+ * `to` came from. Collective over cp. */
+void attended_backward(const ml_model *m, const ml_batch *batch, const ml_attention_shape *shape,
+                       const ml_attention_kept *kept, const attended *to, const float *d_o,
+                       float *dqkv);
 
 /* query_key.c: qkv [T, qkv_width]. Again: of layer l as attention took it, from what was saved;
  * backward: dqkv as attention gives it → as the projection takes it. */

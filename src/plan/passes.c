@@ -38,14 +38,31 @@ static void tp_sum(tally *t, double calls, double numbers)
     t->tp_bytes += calls > 0.0 ? numbers * (double)sizeof(float) : 0.0;
 }
 
-/* Keys and values of a micro-batch come to all ranks that share it out, or their gradients to where
- * they belong, so many times: half of a sum each. */
-static void gather(tally *t, const ml_layer *l, const micro *b, double times)
+/* So many floats of each token of a micro-batch come to all ranks that share it out, or gradients
+ * to where they belong: half of a sum. */
+static void gather_rows(tally *t, const micro *b, double width)
 {
-    double cp = (double)t->step->config->parallel.cp, pair = (double)(l->qkv.out - l->o.in);
+    double cp = (double)t->step->config->parallel.cp;
     if (cp == 1.0) return;
-    t->cp_calls += 0.5 * times;
-    t->cp_bytes += 0.5 * times * cp * b->tokens * pair * (double)sizeof(float);
+    t->cp_calls += 0.5;
+    t->cp_bytes += 0.5 * cp * b->tokens * width * (double)sizeof(float);
+}
+
+/* Its keys and values. */
+static void gather_keys(tally *t, const ml_layer *l, const micro *b)
+{
+    gather_rows(t, b, (double)(l->qkv.out - l->o.in));
+}
+
+/* Where bits are the same on every grid the queries and what belongs to them, one key/value head at
+ * a time, in the place of the keys' gradients. */
+static void gather_backward(tally *t, const ml_layer *l, const micro *b)
+{
+    int64_t h = t->spec->head_dim, groups = (l->qkv.out - l->o.in) / (2 * h), q = l->o.in;
+    gather_keys(t, l, b);
+    if (!ml_run_config_is_exact(t->step->config)) gather_keys(t, l, b);
+    for (int64_t i = 0; ml_run_config_is_exact(t->step->config) && i < groups; i++)
+        gather_rows(t, b, (double)(3 * q + q / h) / (double)groups);
 }
 
 static int64_t adapter_width(const tally *t, const ml_linear *l)
@@ -212,7 +229,7 @@ static double project(tally *t, const ml_layer *l, double T, double calls)
 static void layer_forward(tally *t, const ml_layer *l, const micro *b, double T, double calls)
 {
     double d = (double)t->spec->width;
-    gather(t, l, b, 1.0);
+    gather_keys(t, l, b);
     t->forward += layer_attention(t, l, b) + project(t, l, T, calls);
     t->forward += elements(t, ML_ELEMENT_NORM_FORWARD, T * d) + linear_forward(t, &l->up, T, calls);
     t->forward += elements(t, ML_ELEMENT_MOVE, T * ((double)l->up.out + d)) +
@@ -230,7 +247,7 @@ static void layer_again(tally *t, const ml_layer *l, const micro *b, double T, d
     t->backward += elements(t, ML_ELEMENT_NORM_FORWARD, T * (double)t->spec->width) +
                    linear_forward(t, &l->up, T, calls);
     if (mode != ML_ACTIVATIONS_CHECKPOINT || last) return;
-    gather(t, l, b, 1.0);
+    gather_keys(t, l, b);
     t->backward += layer_attention(t, l, b) + project(t, l, T, calls);
     /* The ranks' parts of x come together, which is half of a sum. */
     if (t->spec->conv_kernel == 0)
@@ -273,7 +290,7 @@ static void layer_backward(tally *t, const ml_layer *l, const micro *b, double T
     t->backward += behind + elements(t, ML_ELEMENT_NORM_BACKWARD, T * d) +
                    linear_backward(t, &l->o, T, calls, stop < O);
     if (stop >= O) return;
-    gather(t, l, b, 2.0);
+    gather_backward(t, l, b);
     t->backward += attention(t, ML_COST_ATTENTION_BACKWARD, l, b) +
                    elements(t, ML_ELEMENT_MOVE, all * (d + (double)(l->qkv.out + l->o.in)));
     if (ml_model_is_relative(t->spec))

@@ -158,7 +158,7 @@ int64_t plan_run_shares_most(const plan_run *run)
     ml_run_config c = run->config;
     c.parallel.cp = 2;
     if (ml_shares_check_config(&c, &run->source.spec, true) == ML_OK)
-        return ml_shares_most(plan_source_longest(&run->source));
+        return ml_shares_most(&c, plan_source_longest(&run->source));
     ml_error_clear();
     return 1;
 }

@@ -33,7 +33,8 @@ static ml_session_shape shape_of(const ml_plan *plan, const plan_source *s, cons
                               (int)ml_part_count(plan->ranks, plan->nodes, 0),
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
                               unit,
-                              plan->cp};
+                              plan->cp,
+                              ml_shares_unit(c)};
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,

@@ -43,6 +43,6 @@ ml_status ml_session_add_virtual(session *s, const ml_method_sizes *sizes)
 
 int64_t ml_session_own_tokens(const session *s)
 {
-    return ml_shares_tokens(ml_grid_cp(s->grid), s->tokens,
+    return ml_shares_tokens(ml_grid_cp(s->grid), ml_shares_unit(s->config), s->tokens,
                             s->config->batch.micro * ml_session_unit(s));
 }

@@ -400,7 +400,7 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
     p->start[p->batch.sequences.count] = p->batch.tokens;
     const ml_model_spec *spec = ml_model_get_spec(s->model);
     collect_targets(p, spec->head == ML_HEAD_SEQUENCE && spec->mean_pooled);
-    ml_packer_cut(p, ml_grid_cp(s->grid), ml_grid_cp_rank(s->grid));
+    ml_packer_cut(p, ml_grid_cp(s->grid), ml_grid_cp_rank(s->grid), ml_shares_unit(s->config));
     return ML_OK;
 }
 

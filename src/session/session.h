@@ -229,6 +229,7 @@ typedef struct ml_session_shape {
     int node_ranks;           /* of the fullest node */
     int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
     int cp;                   /* ranks that share the tokens out */
+    int64_t together;         /* of which so many stay together */
 } ml_session_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by
@@ -285,8 +286,8 @@ ml_status ml_packer_create(packer *p, int64_t tokens, int64_t sequences, int64_t
 ml_status ml_packer_add_vectors(packer *p, int64_t sequences, int64_t width) ML_NODISCARD;
 int64_t ml_packer_vector_bytes(int64_t sequences, int64_t width);
 void ml_packer_destroy(packer *p);
-/* shares.c: the packed batch becomes this rank's part of it. */
-void ml_packer_cut(packer *p, int cp, int cp_rank);
+/* shares.c: the packed batch becomes this rank's part of it; `unit` tokens stay together. */
+void ml_packer_cut(packer *p, int cp, int cp_rank, int64_t unit);
 int64_t ml_packer_bytes(int64_t tokens, int64_t sequences, int64_t max_len,
                         const ml_model_spec *spec);
 ml_status ml_session_pack(session *s, const data_source *source, int64_t first, int64_t count,

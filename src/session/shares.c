@@ -2,7 +2,11 @@
  * c computes chunk c and chunk 2·C − 1 − c, so that under a causal mask all have about as many
  * pairs of a query and a key (Llama Team 2024, arXiv:2407.21783, section 3.3.2). Each sequence of a
  * micro-batch is divided in itself. Targets were found before: what follows a chunk's last token is
- * known. Of sequences that share a beginning each one's own tokens are divided. */
+ * known. Of sequences that share a beginning each one's own tokens are divided.
+ *
+ * Under numerics: grid a chunk is some pieces of gradients, so that blocks of keys, and sums, begin
+ * where they begin on one rank. A sequence of few pieces has chunks of none: sequences begin with
+ * the ranks in turn. */
 #include "session/shares.h"
 
 #include <inttypes.h>
@@ -55,12 +59,19 @@ void ml_shares_destroy(token_shares *s)
     *s = (token_shares){0};
 }
 
-/* A rank's two chunks of n tokens have at most ⌈n / C⌉ of them, and the pieces of all ranks, which
+int64_t ml_shares_unit(const ml_run_config *c)
+{
+    return ml_run_config_is_exact(c) ? ML_MODEL_PIECE : 1;
+}
+
+/* A rank's two chunks of n units have at most ⌈n / C⌉ of them, and the pieces of all ranks, which
  * kernels have tables of, are no more than tokens. */
-int64_t ml_shares_tokens(int cp, int64_t tokens, int64_t sequences)
+int64_t ml_shares_tokens(int cp, int64_t unit, int64_t tokens, int64_t sequences)
 {
     if (cp == 1) return tokens;
-    return ml_max((tokens + sequences * (cp - 1)) / cp, ml_min(tokens, chunks_of(cp) * sequences));
+    int64_t units = (tokens + sequences * (unit - 1)) / unit,
+            own = (units + sequences * (cp - 1)) / cp * unit;
+    return ml_min(tokens, ml_max(own, chunks_of(cp) * sequences));
 }
 
 /* ---- cutting ------------------------------------------------------------------------------- */
@@ -69,6 +80,7 @@ int64_t ml_shares_tokens(int cp, int64_t tokens, int64_t sequences)
 typedef struct cutting {
     packer *p;
     int cp, mine;
+    int64_t unit;        /* tokens that stay together */
     int64_t pieces, own; /* pieces and own tokens so far */
 } cutting;
 
@@ -79,7 +91,8 @@ static void add_piece(cutting *c, int64_t sequence, int64_t chunk, int64_t at, i
     token_shares *s = &p->shares;
     const ml_batch *all = &p->batch;
     int64_t row = all->sequences.start[sequence] + at;
-    int rank = (int)ml_min(chunk, chunks_of(c->cp) - 1 - chunk);
+    int64_t turn = c->unit > 1 ? sequence : 0;
+    int rank = (int)((ml_min(chunk, chunks_of(c->cp) - 1 - chunk) + turn) % c->cp);
     ml_row_runs *part = &s->part[rank];
     int64_t run = rank * 2 * s->sequences + part->count++;
     s->first[run] = (int)row;
@@ -104,10 +117,11 @@ static void cut_sequences(cutting *c)
         s->part[r] =
             (ml_row_runs){0, s->first + r * 2 * s->sequences, s->rows + r * 2 * s->sequences};
     for (int64_t i = 0; i < all->count; i++) {
-        int64_t n = all->start[i + 1] - all->start[i];
+        int64_t n = all->start[i + 1] - all->start[i], units = (n + c->unit - 1) / c->unit;
         for (int64_t k = 0; k < chunks; k++) {
-            int64_t count = ml_part_count(n, chunks, k);
-            if (count > 0) add_piece(c, i, k, ml_part_start(n, chunks, k), count);
+            int64_t at = c->unit * ml_part_start(units, chunks, k),
+                    end = ml_min(n, c->unit * ml_part_start(units, chunks, k + 1));
+            if (end > at) add_piece(c, i, k, at, end - at);
         }
     }
     s->start[c->pieces] = c->p->batch.tokens;
@@ -137,15 +151,19 @@ static void keep_own_rows(const cutting *c)
     p->hits = targets;
 }
 
-void ml_packer_cut(packer *p, int cp, int cp_rank)
+void ml_packer_cut(packer *p, int cp, int cp_rank, int64_t unit)
 {
-    cutting c = {p, cp, cp_rank, 0, 0};
+    cutting c = {.p = p, .cp = cp, .mine = cp_rank, .unit = unit};
     const token_shares *s = &p->shares;
     if (cp == 1) return;
     cut_sequences(&c);
     keep_own_rows(&c);
     p->batch.tokens = c.own;
-    p->batch.sequences = (ml_sequences){c.pieces, s->start, s->shared, s->query, c.own};
+    p->batch.sequences = (ml_sequences){.count = c.pieces,
+                                        .start = s->start,
+                                        .shared = s->shared,
+                                        .query = s->query,
+                                        .queries = c.own};
     p->batch.length = s->length;
     if (p->batch.key_sequence) p->batch.key_sequence = s->key_sequence;
     p->batch.part = s->part;
@@ -159,21 +177,31 @@ static ml_status refuse(const ml_run_config *c, const char *what, const char *ad
                                 (int)c->parallel.cp, what, advice);
 }
 
-/* A chunk of less than a block of attention is no work of its own. */
+/* A chunk of less than a block of attention is no work of its own; a piece of gradients is. */
 enum { BLOCK = 64 };
 
-int64_t ml_shares_most(int64_t longest) { return ml_max(1, longest / (2 * BLOCK)); }
+/* Tokens that a rank has of the longest sequence, at least. */
+static int64_t least_share(const ml_run_config *c)
+{
+    return ml_run_config_is_exact(c) ? ML_MODEL_PIECE : 2 * BLOCK;
+}
+
+int64_t ml_shares_most(const ml_run_config *c, int64_t longest)
+{
+    return ml_max(1, longest / least_share(c));
+}
 
 ml_status ml_shares_check_length(const ml_run_config *c, int64_t longest)
 {
-    int64_t cp = c->parallel.cp, most = ml_shares_most(longest);
+    int64_t cp = c->parallel.cp, most = ml_shares_most(c, longest), least = least_share(c);
     if (cp <= most) return ML_OK;
     return ml_run_config_refuse(
         c, "parallel.cp",
-        "%" PRId64 " would cut the longest sequence, of %" PRId64 " tokens, into %" PRId64
-        " chunks of less than %d; choose cp %" PRId64 "%s, or sequences of %" PRId64
-        " tokens or more",
-        cp, longest, 2 * cp, BLOCK, most, most > 1 ? " or less" : "", 2 * cp * BLOCK);
+        "%" PRId64 " would share the longest sequence, of %" PRId64
+        " tokens, among ranks that have less than %" PRId64 " of them%s; choose cp %" PRId64
+        "%s, or sequences of %" PRId64 " tokens or more",
+        cp, longest, least, ml_run_config_is_exact(c) ? " (numerics is grid)" : "", most,
+        most > 1 ? " or less" : "", cp * least);
 }
 
 /* Whether virtual tokens begin as what a pass over tokens leaves in the layers. */
@@ -185,10 +213,27 @@ static bool starts_from_pass(const ml_run_config *c)
     return in_layers && c->method.prefix_init != ML_PREFIX_RANDOM;
 }
 
+/* Whether a text's vector is that of one of its tokens. */
+static bool is_one_row(const ml_run_config *c)
+{
+    return c->objective.pooling == ML_POOLING_CLS || c->objective.pooling == ML_POOLING_LAST;
+}
+
 ml_status ml_shares_check_config(const ml_run_config *c, const ml_model_spec *spec, bool training)
 {
     if (c->parallel.cp == 1) return ML_OK;
     if (spec->both_ways) return refuse(c, "encoders, whose tokens see both ways", "take cp 1");
+    if (training && ml_run_config_is_exact(c) && !ml_run_config_comes_in_pieces(c))
+        return ml_run_config_refuse(
+            c, "parallel.cp",
+            "numerics is grid: these gradients are sums over whole sequences, which one rank has "
+            "to have; take lora without dora, bias, modules_to_save, trained tokens and new heads, "
+            "or cp 1, or numerics to fast");
+    if (ml_run_config_is_exact(c) && ml_run_config_contrasts(c) && !is_one_row(c))
+        return ml_run_config_refuse(
+            c, "parallel.cp",
+            "numerics is grid: a text's vector may be a mean over its tokens, which one rank has "
+            "to have; set objective.pooling to last, or take cp 1, or numerics to fast");
     if (training && starts_from_pass(c))
         return refuse(c, "method.prefix_init other than random in layers",
                       "change it, or take cp 1");

@@ -18,14 +18,17 @@ ml_status ml_shares_create(token_shares *shares, int cp, int64_t sequences) ML_N
 void ml_shares_destroy(token_shares *shares);
 int64_t ml_shares_bytes(int cp, int64_t sequences); /* what create accounts for */
 
-/* Tokens of a rank at most, of micro-batches of so many tokens and sequences. */
-int64_t ml_shares_tokens(int cp, int64_t tokens, int64_t sequences);
+/* Tokens that stay together; those of a rank at most, of micro-batches of so many tokens and
+ * sequences. */
+int64_t ml_shares_unit(const ml_run_config *config);
+int64_t ml_shares_tokens(int cp, int64_t unit, int64_t tokens, int64_t sequences);
 
 /* Whether the configuration can share sequences out; and those the longest of which has so many
  * tokens. ML_USAGE naming what cannot, and what would fit. Local. */
 ml_status ml_shares_check_config(const ml_run_config *config, const ml_model_spec *spec,
                                  bool training) ML_NODISCARD;
-int64_t ml_shares_most(int64_t longest); /* ranks, at most, of such sequences */
+/* Ranks, at most, of such sequences. */
+int64_t ml_shares_most(const ml_run_config *config, int64_t longest);
 ml_status ml_shares_check_length(const ml_run_config *config, int64_t longest) ML_NODISCARD;
 
 static inline ml_grid_shape ml_session_grid_shape(const ml_run_config *c)

@@ -38,7 +38,7 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
 {
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = shape->backend, .vector_path = shape->vector_path};
-    int64_t own = ml_shares_tokens(shape->cp, shape->tokens, shape->sequences);
+    int64_t own = ml_shares_tokens(shape->cp, shape->together, shape->tokens, shape->sequences);
     ml_model_kernel_options(model, own, &kernels, shapes);
     bytes[ML_MEM_FROZEN] += ml_model_weight_bytes(model);
     ml_peft_bytes(peft, true, bytes);
@@ -77,7 +77,8 @@ ml_session_shape ml_session_shape_of(const session *s)
         ml_grid_shares_sums(s->grid, ML_GROUP_NODE) ? ml_grid_ranks_on_node(s->grid) : 0,
         ml_run_config_contrasts(c) ? c->batch.sequences : 0,
         ml_session_unit(s),
-        ml_grid_cp(s->grid)};
+        ml_grid_cp(s->grid),
+        ml_shares_unit(c)};
 }
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,

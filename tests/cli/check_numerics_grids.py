@@ -1,9 +1,9 @@
 """numerics: grid at the true width: SmolLM2-135M's shape (random weights, the vocabulary of GPT-2's tokenizer) learns lines of E2E on every grid, and `verify --digest`, all
-losses and norms, and the validation loss are the same. One row in twenty is longer than a piece of gradients.
+losses and norms, and the validation loss are the same. One row in twenty is as long as several ranks can share out (parallel.cp).
 
     MPILORA_SHARED_DATA=DIR python3 tests/cli/check_numerics_grids.py [PROGRAM] [--layers 30] [--steps 20] [--precision bf16] [--only REGEX]
 
-DIR has e2e/*.txt and gpt2-bpe/; without it the test is skipped. Two layers and 20 steps of 24 settings and more take two cores half an hour.
+DIR has e2e/*.txt and gpt2-bpe/; without it the test is skipped. Two layers and 20 steps of 30 settings take two cores half an hour.
 """
 
 import argparse
@@ -46,6 +46,11 @@ SETTINGS = {
     "dp 2, pp 2": {"ranks": 4, "parallel__pp": 2, "batch__micro": 1},
     "tp 3, pp 2": {"ranks": 6, "parallel__tp": 3, "parallel__pp": 2, "batch__micro": 2},
     "dp 2, tp 3": {"ranks": 6, "parallel__tp": 3},
+    "cp 2": {"ranks": 2, "parallel__cp": 2},
+    "cp 2, micro 1, 2 threads": {"ranks": 2, "parallel__cp": 2, "batch__micro": 1, "threads": 2},
+    "dp 2, cp 2, moments divided": {"ranks": 4, "parallel__cp": 2, "memory__shard_optimizer": "true"},
+    "cp 2, pp 2, micro 1": {"ranks": 4, "parallel__cp": 2, "parallel__pp": 2, "batch__micro": 1},
+    "tp 3, cp 2, selective": {"ranks": 6, "parallel__tp": 3, "parallel__cp": 2, "memory__activations": "selective"},
 }
 RESUMED = "stopped and resumed on other grids"  # after a third and two thirds of the steps
 
@@ -80,7 +85,7 @@ def go(folder, name, options):
         train(**SETTINGS.get(name, {}))
         return
     train(ranks=2, train__steps=options.steps // 3)
-    train(ranks=2, threads=2, train__steps=2 * options.steps // 3, batch__micro=1)
+    train(ranks=2, threads=2, train__steps=2 * options.steps // 3, parallel__cp=2, batch__micro=1)
     train(ranks=3, parallel__tp=3)
 
 

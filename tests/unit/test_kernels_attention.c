@@ -89,20 +89,25 @@ static void release(tensors *t)
     for (size_t i = 0; i < COUNT(all); i++) ml_memory_free(all[i]);
 }
 
+static ml_attention_kept kept_of(const tensors *t, ml_dtype dtype, ml_dtype o_dtype)
+{
+    return (ml_attention_kept){.q = t->q,
+                               .key = t->k,
+                               .value = t->v,
+                               .o = t->o,
+                               .ldq = t->ldq,
+                               .ldkv = t->ldkv,
+                               .ldo = t->ldq,
+                               .dtype = dtype,
+                               .o_dtype = o_dtype,
+                               .lse = t->lse};
+}
+
 static void backward(const ml_kernels *k, const ml_attention_shape *s,
                      const ml_sequences *sequences, const tensors *t, ml_dtype dtype,
                      ml_dtype o_dtype)
 {
-    const ml_attention_kept kept = {.q = t->q,
-                                    .key = t->k,
-                                    .value = t->v,
-                                    .o = t->o,
-                                    .ldq = t->ldq,
-                                    .ldkv = t->ldkv,
-                                    .ldo = t->ldq,
-                                    .dtype = dtype,
-                                    .o_dtype = o_dtype,
-                                    .lse = t->lse};
+    const ml_attention_kept kept = kept_of(t, dtype, o_dtype);
     k->attention_backward(k, s, sequences, &kept, t->d_o, t->ldq, t->dq, t->ldq, t->dk, t->dv,
                           t->ldkv);
 }
@@ -404,7 +409,8 @@ static void cut_for(const ml_sequences *all, int rank, cut_pieces *c)
         }
     }
     c->start[n] = all->start[all->count];
-    c->sequences = (ml_sequences){n, c->start, c->shared, c->query, queries};
+    c->sequences = (ml_sequences){
+        .count = n, .start = c->start, .shared = c->shared, .query = c->query, .queries = queries};
 }
 
 /* Rows of queries [T, ld] from their places in all to those of the pieces, or back. */
@@ -455,6 +461,76 @@ static void shares_are_the_whole(const ml_kernels *k, const ml_attention_shape *
     release(&whole);
     release(&own);
     release(&sum);
+}
+
+/* ---- pieces of whole blocks: not a bit is another ---- */
+
+/* one_long in pieces, the first and the last of one rank, those between of another. */
+static void cut_at_blocks(int rank, cut_pieces *c)
+{
+    static const int64_t cut[] = {0, 64, 192, 256};
+    enum { PIECES = COUNT(cut) };
+    int64_t queries = 0;
+    for (int i = 0; i < PIECES; i++) {
+        c->start[i] = c->shared[i] = cut[i];
+        c->start[i + 1] = i < PIECES - 1 ? cut[i + 1] : one_long.start[1];
+        bool own = (i == 0 || i == PIECES - 1) == (rank == 0);
+        c->query[i] = own ? queries : -1;
+        if (own) queries += c->start[i + 1] - c->start[i];
+    }
+    c->sequences = (ml_sequences){.count = PIECES,
+                                  .start = c->start,
+                                  .shared = c->shared,
+                                  .query = c->query,
+                                  .queries = queries};
+}
+
+static void same_rows(const char *what, int64_t rows, int64_t width, int64_t ld, const float *got,
+                      const float *want)
+{
+    for (int64_t t = 0; t < rows; t++)
+        if (memcmp(got + t * ld, want + t * ld, (size_t)width * sizeof(float)) != 0)
+            fail_msg("%s: row %lld of a piece has other bits than of the whole", what,
+                     (long long)t);
+}
+
+/* A rank's queries with all keys, and its keys with all queries: o, lse, dq, dk, dv as of one rank.
+ */
+static void pieces_have_the_bits_of_the_whole(const ml_kernels *k, const ml_attention_shape *s)
+{
+    tensors whole = tensors_of(s, one_long.start[1]), own = tensors_of(s, whole.T);
+    int64_t Q = whole.ldq - GAP, KV = whole.ldkv - GAP;
+    run(k, s, &one_long, &whole);
+    for (int rank = 0; rank < 2; rank++) {
+        cut_pieces c;
+        cut_at_blocks(rank, &c);
+        move_queries(&c, false, whole.ldq, whole.q, own.q);
+        move_queries(&c, false, whole.ldq, whole.d_o, own.d_o);
+        k->attention_forward(k, s, &c.sequences, own.q, own.ldq, own.k, own.v, own.ldkv, own.o,
+                             own.ldq, own.lse);
+        const ml_attention_kept of_queries = kept_of(&own, ML_FP32, ML_FP32),
+                                of_keys = kept_of(&whole, ML_FP32, ML_FP32);
+        ml_sequences keys = c.sequences;
+        keys.gives = keys.query;
+        keys.query = NULL;
+        k->attention_backward(k, s, &c.sequences, &of_queries, own.d_o, own.ldq, own.dq, own.ldq,
+                              NULL, NULL, 0);
+        k->attention_backward(k, s, &keys, &of_keys, whole.d_o, own.ldq, NULL, 0, own.dk, own.dv,
+                              own.ldkv);
+        for (int64_t i = 0; i < c.sequences.count; i++) {
+            int64_t rows = c.start[i + 1] - c.start[i], at = c.start[i], from = c.query[i];
+            if (from < 0) continue;
+            same_rows("o", rows, Q, own.ldq, own.o + from * own.ldq, whole.o + at * own.ldq);
+            same_rows("dq", rows, Q, own.ldq, own.dq + from * own.ldq, whole.dq + at * own.ldq);
+            for (int64_t h = 0; h < s->heads; h++)
+                same_rows("lse", 1, rows, rows, own.lse + h * c.sequences.queries + from,
+                          whole.lse + h * whole.T + at);
+            same_rows("dk", rows, KV, own.ldkv, own.dk + at * own.ldkv, whole.dk + at * own.ldkv);
+            same_rows("dv", rows, KV, own.ldkv, own.dv + at * own.ldkv, whole.dv + at * own.ldkv);
+        }
+    }
+    release(&whole);
+    release(&own);
 }
 
 static void test_shares_of_the_reference(void **state)
@@ -528,6 +604,7 @@ static void every_shape(const char *vector_path)
             same_as_reference(k, &s, &one_long);
             same_as_reference(k, &s, &trees);
             decode_is_the_last_row(k, &s);
+            pieces_have_the_bits_of_the_whole(k, &s);
             if (w % 4 == 0) shares_are_the_whole(k, &s, w > 0 ? &trees : &one_long);
         }
         kept_in_bf16(k, &s, &trees);

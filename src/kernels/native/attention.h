@@ -95,50 +95,37 @@ ML_INLINE const float *key_bias(const ml_attention_shape *shape, int64_t head, b
     return shape->key_bias + head * shape->key_bias_stride + of.position;
 }
 
-/* The key blocks that a query block attends to: those of its own sequence up to the diagonal, or
- * both ways as far as it sees, then those before it on the path, the nearest sequence first. */
+/* The key blocks that a query block attends to, in the order of their positions: along the path
+ * from its root on, so that a sequence that is cut into pieces is met as if it were whole. */
 typedef struct key_walk {
     const ml_sequences *sequences;
-    int64_t sequence, next, end; /* whose own tokens are under way, and which of them are left */
-    int64_t lowest;              /* position: nothing before it is seen */
+    int64_t sequence;  /* of the queries */
+    int64_t next, end; /* positions on its path; the first block may begin before */
 } key_walk;
-
-/* The first own token of the walk's sequence that it visits: whole blocks from `lowest` on. */
-ML_INLINE int64_t walk_start(const key_walk *walk)
-{
-    int64_t before = walk->lowest - ml_sequences_shared(walk->sequences, walk->sequence);
-    return walk->sequences->start[walk->sequence] + ml_max(0, before) / BLOCK * BLOCK;
-}
 
 ML_INLINE key_walk walk_keys(const ml_attention_shape *shape, const ml_sequences *sequences,
                              block queries)
 {
-    int64_t start = sequences->start[queries.sequence],
-            shared = ml_sequences_shared(sequences, queries.sequence),
-            length = shared + sequences->start[queries.sequence + 1] - start,
+    int64_t length = ml_sequences_shared(sequences, queries.sequence) +
+                     sequences->start[queries.sequence + 1] - sequences->start[queries.sequence],
             last = queries.position + queries.rows - 1;
-    key_walk walk = {sequences, queries.sequence, 0,
-                     start + ml_attention_end(shape, last, length) - shared,
-                     ml_attention_first(shape, queries.position)};
-    walk.next = walk_start(&walk);
-    return walk;
+    return (key_walk){sequences, queries.sequence, ml_attention_first(shape, queries.position),
+                      ml_attention_end(shape, last, length)};
 }
 
 ML_INLINE bool next_keys(key_walk *walk, block *keys)
 {
-    if (walk->next == walk->end) {
-        int64_t before = ml_sequences_shared(walk->sequences, walk->sequence);
-        if (before <= walk->lowest) return false;
-        do walk->sequence--;
-        while (ml_sequences_shared(walk->sequences, walk->sequence) >= before);
-        walk->next = walk_start(walk);
-        walk->end = walk->sequences->start[walk->sequence] + before -
-                    ml_sequences_shared(walk->sequences, walk->sequence);
+    const ml_sequences *sequences = walk->sequences;
+    int64_t i = walk->sequence, end = walk->end;
+    if (walk->next >= end) return false;
+    while (ml_sequences_shared(sequences, i) > walk->next) {
+        end = ml_sequences_shared(sequences, i);
+        do i--;
+        while (ml_sequences_shared(sequences, i) >= end);
     }
-    int64_t index = (walk->next - walk->sequences->start[walk->sequence]) / BLOCK;
-    *keys = sequence_block(walk->sequences, walk->sequence, index);
-    keys->rows = ml_min(keys->rows, walk->end - walk->next);
-    walk->next += keys->rows;
+    *keys = sequence_block(sequences, i, (walk->next - ml_sequences_shared(sequences, i)) / BLOCK);
+    keys->rows = ml_min(keys->rows, end - keys->position);
+    walk->next = keys->position + keys->rows;
     return true;
 }
 

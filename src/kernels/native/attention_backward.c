@@ -241,79 +241,65 @@ static int64_t first_queries(const call *c, block keys)
 }
 
 /* The loaded key block with the query blocks of a sequence that see one of its keys, from the
- * index-th on, in every head of the group. */
-static void meet_queries(const call *c, const space *s, block keys, int64_t kv_head,
-                         int64_t sequence, int64_t index, bool with_queries)
+ * index-th on, in one head. */
+static void meet_queries(const call *c, const space *s, block keys, int64_t head, int64_t sequence,
+                         int64_t index, bool with_queries)
 {
-    int64_t group = c->shape->heads / c->shape->kv_heads, start = c->sequences->start[sequence],
-            end = c->sequences->start[sequence + 1];
+    int64_t start = c->sequences->start[sequence], end = c->sequences->start[sequence + 1];
     int64_t reach = ml_attention_reach(c->shape->window, c->shape->both_ways);
     if (ml_sequences_query(c->sequences, sequence) < 0) return;
     if (reach > 0) {
         int64_t seen_before = keys.position + keys.rows - 1 + reach;
         end = ml_min(end, start + seen_before - ml_sequences_shared(c->sequences, sequence));
     }
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        for (int64_t i = index; start + i * BLOCK < end; i++) {
-            block queries = sequence_block(c->sequences, sequence, i);
-            distances d;
-            probabilities(c, s, queries, keys, head, &d);
-            add_key_gradients(c, s, queries, keys);
-            if (with_queries) add_query_gradients(c, s, queries, keys, head, &d);
-        }
+    for (int64_t i = index; start + i * BLOCK < end; i++) {
+        block queries = sequence_block(c->sequences, sequence, i);
+        distances d;
+        probabilities(c, s, queries, keys, head, &d);
+        add_key_gradients(c, s, queries, keys);
+        if (with_queries) add_query_gradients(c, s, queries, keys, head, &d);
+    }
 }
 
-/* Everything that one key block of one key/value head takes part in: queries of its own sequence,
- * and of those after it whose paths reach it. */
-static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+/* In one head: the queries of the keys' own sequence, and of those after it whose paths reach
+ * them. */
+static void meet_head(const call *c, const space *s, block keys, int64_t head, bool with_queries)
 {
     const ml_sequences *sequences = c->sequences;
-    int64_t h = c->shape->head_dim;
+    meet_queries(c, s, keys, head, keys.sequence, first_queries(c, keys), with_queries);
+    for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
+        keys.rows = ml_min(keys.rows, ml_sequences_shared(sequences, i) - keys.position);
+        if (keys.rows <= 0) break;
+        meet_queries(c, s, keys, head, i, 0, with_queries);
+    }
+}
+
+/* Everything that one key block of one key/value head takes part in: head by head of its group, so
+ * that a sequence that is cut into pieces gives it what it would give whole. */
+static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+{
+    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
     load_keys(c, s, keys, kv_head);
     memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
-    meet_queries(c, s, keys, kv_head, keys.sequence, first_queries(c, keys), with_queries);
-    block reached = keys;
-    for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
-        reached.rows = ml_min(reached.rows, ml_sequences_shared(sequences, i) - keys.position);
-        if (reached.rows <= 0) break;
-        meet_queries(c, s, reached, kv_head, i, 0, with_queries);
-    }
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+        meet_head(c, s, keys, head, with_queries);
     copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h,
               c->lddkv);
     copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h,
               c->lddkv);
 }
 
-/* Sequences on the path of a query block whose keys it sees. */
-static int64_t count_sequences(const call *c, block queries)
+static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
+    int64_t group = c->shape->heads / c->shape->kv_heads;
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
-    int64_t count = 0, last = -1;
-    for (block keys; next_keys(&walk, &keys); last = keys.sequence) count += keys.sequence != last;
-    return count;
-}
-
-/* The keys of the n-th sequence of the walk, from 0. */
-static void meet_keys(const call *c, const space *s, block queries, int64_t head, int64_t n)
-{
-    int64_t group = c->shape->heads / c->shape->kv_heads, at = -1, last = -1;
-    key_walk walk = walk_keys(c->shape, c->sequences, queries);
-    for (block keys; next_keys(&walk, &keys); last = keys.sequence) {
-        at += keys.sequence != last;
-        if (at != n) continue;
+    clear_query_gradients(c, queries.query, queries.rows, head, 1);
+    for (block keys; next_keys(&walk, &keys);) {
         load_keys(c, s, keys, head / group);
         probabilities(c, s, queries, keys, head, NULL);
         add_query_gradients(c, s, queries, keys, head, NULL);
     }
-}
-
-/* In the order of tree(): the path from its root on. */
-static void query_block(const call *c, const space *s, block queries, int64_t head)
-{
-    clear_query_gradients(c, queries.query, queries.rows, head, 1);
-    for (int64_t n = count_sequences(c, queries) - 1; n >= 0; n--)
-        meet_keys(c, s, queries, head, n);
 }
 
 static bool is_root(const ml_sequences *sequences, int64_t i)
@@ -363,17 +349,19 @@ static void by_whole_heads(const call *c, const space *s)
     }
 }
 
+/* Of the keys whose gradients are wanted, and of the queries whose are. */
 static void by_blocks(const call *c, const space *s, const int64_t *block_start)
 {
     int64_t blocks = block_start[c->sequences->count], heads = c->shape->heads,
             kv_heads = c->shape->kv_heads;
 #pragma omp for schedule(dynamic) nowait
-    for (int64_t task = 0; task < blocks * kv_heads; task++) {
+    for (int64_t task = 0; task < (c->dk ? blocks * kv_heads : 0); task++) {
         block_task t = ML_NATIVE(task_at)(c->sequences, block_start, kv_heads, task);
-        key_block(c, s, t.block, t.head, false);
+        if (ml_sequences_gives(c->sequences, t.block.sequence))
+            key_block(c, s, t.block, t.head, false);
     }
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < blocks * heads; task++) {
+    for (int64_t task = 0; task < (c->dq ? blocks * heads : 0); task++) {
         block_task t = ML_NATIVE(task_at)(c->sequences, block_start, heads, task);
         if (t.block.query >= 0) query_block(c, s, t.block, t.head);
     }
@@ -417,7 +405,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
         space s = space_of(memory, c.padded);
         if (shape->relative)
             by_whole_heads(&c, &s);
-        else if (enough_heads)
+        else if (enough_heads && dq && dk)
             by_heads(&c, &s);
         else
             by_blocks(&c, &s, scratch->block_start);

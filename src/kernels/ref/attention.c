@@ -165,7 +165,8 @@ static const float *kept_row(const void *x, ml_dtype dtype, int64_t at, int64_t 
     return room;
 }
 
-/* All that one query of one head gives to dq, and to dk and dv from their kv-th column on. */
+/* All that one query of one head gives to dq, and to dk and dv from their kv-th column on; NULL:
+ * not wanted. */
 static void attend_backward(const ml_attention_shape *shape, const keys *keys,
                             const ml_attention_kept *kept, int64_t kv, const float *q,
                             const float *o, float lse, const float *d_o, float *dq, float *dk,
@@ -174,7 +175,7 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys,
     int64_t h = shape->head_dim;
     float rooms[2][HEAD_MOST];
     double scale = (double)shape->scale, D = dot(h, d_o, o);
-    for (int64_t c = 0; c < h; c++) dq[c] = 0;
+    for (int64_t c = 0; dq && c < h; c++) dq[c] = 0;
     for (int64_t j = keys->first; j < keys->n; j++) {
         int64_t row = key_row(keys, j), at = row * kept->ldkv + kv, to = row * lddkv + kv;
         const float *key = kept_row(kept->key, kept->dtype, at, h, rooms[0]),
@@ -183,8 +184,8 @@ static void attend_backward(const ml_attention_shape *shape, const keys *keys,
         double ds = p * (dot(h, d_o, value) - D) * scale;
         double turn = shape->cap > 0 ? score / (double)shape->cap : 0; /* tanh */
         ds *= 1 - turn * turn;
-        for (int64_t c = 0; c < h; c++) {
-            dq[c] += (float)(ds * (double)key[c]);
+        if (dq) add_scaled(h, ds, key, dq);
+        for (int64_t c = 0; dk && c < h; c++) {
             dk[to + c] += (float)(ds * (double)q[c]);
             dv[to + c] += (float)(p * (double)d_o[c]);
         }
@@ -201,7 +202,7 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
     float rooms[2][HEAD_MOST];
     int64_t T = ml_sequences_queries(sequences), h = shape->head_dim,
             group = shape->heads / shape->kv_heads;
-    for (int64_t t = 0; t < sequences->start[sequences->count]; t++)
+    for (int64_t t = 0; dk && t < sequences->start[sequences->count]; t++)
         for (int64_t c = 0; c < shape->kv_heads * h; c++) dk[t * lddkv + c] = dv[t * lddkv + c] = 0;
     if (shape->relative) clear_relative(shape);
     for (int64_t s = 0; s < sequences->count; s++)
@@ -213,8 +214,8 @@ static void attention_backward(const ml_kernels *k, const ml_attention_shape *sh
                     shape, &keys, kept, kv,
                     kept_row(kept->q, kept->dtype, i * kept->ldq + head * h, h, rooms[0]),
                     kept_row(kept->o, kept->o_dtype, i * kept->ldo + head * h, h, rooms[1]),
-                    kept->lse[head * T + i], d_o + i * lddo + head * h, dq + i * lddq + head * h,
-                    dk, dv, lddkv);
+                    kept->lse[head * T + i], d_o + i * lddo + head * h,
+                    dq ? dq + i * lddq + head * h : NULL, dk, dv, lddkv);
             }
 }
 
