@@ -514,14 +514,14 @@ double ml_kernels_read_seconds(const ml_kernels *kernels, int64_t count,
 int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int threads);
 
 /* The `rank` largest singular values of w and their vectors, w ≈ left·diag(sigma)·right, by LAPACK
- * in double precision on one rank.
+ * in double precision on one rank; `alone`: by one thread, so that their number changes no bit.
  * Shapes: w[rows, cols], left[rows, rank], sigma[rank], right[rank, cols]; rank ≤ rows, cols.
  * Ownership: all borrowed.
  * Local.
  * Errors: ML_USAGE beyond LAPACK's 32-bit counts (rows × cols < 2³¹); ML_NUMERIC where it does not
  * converge; ML_RESOURCE. */
-ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left,
-                         float *sigma, float *right) ML_NODISCARD;
+ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, bool alone,
+                         float *left, float *sigma, float *right) ML_NODISCARD;
 
 /* Bytes (category workspace) that ml_svd_leading holds for a moment.
  * Shapes: bytes.

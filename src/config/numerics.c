@@ -26,10 +26,7 @@ ml_status numerics_check(ml_run_config *c)
         {"kernels.vector", is_path(c->vector_path, "ref"),
          "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
         {"method.name", c->method.name == ML_METHOD_COMPACTER,
-         "what compacter's factors are made into has gradients of a whole step; choose another"},
-        {"method.init", ml_run_config_is_pissa(c) || ml_run_config_is_loftq(c),
-         "LAPACK's decomposition has other bits with other threads; leave it out, or start from an "
-         "adapter"}};
+         "what compacter's factors are made into has gradients of a whole step; choose another"}};
     if (!ml_run_config_is_exact(c)) return ML_OK;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].wrong)

@@ -1,6 +1,7 @@
 /* The leading part of a singular value decomposition, by LAPACK, in double precision. */
 #include <inttypes.h>
 #include <limits.h>
+#include <omp.h>
 
 #include "mpilora/kernels.h"
 
@@ -8,6 +9,10 @@
 void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
              double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
              int *iwork, int *info, size_t job_length);
+
+/* OpenBLAS's own; another BLAS does not have them. */
+extern void openblas_set_num_threads(int threads) __attribute__((weak));
+extern int openblas_get_num_threads(void) __attribute__((weak));
 
 /* Column-major, W[rows, cols] is its own transposed: cols × rows. */
 typedef struct workspace {
@@ -41,8 +46,36 @@ static void free_workspace(workspace *w)
     ml_memory_free(w->index);
 }
 
-ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, float *left,
-                         float *sigma, float *right)
+typedef struct threads {
+    int openmp, openblas; /* 0: it is another BLAS */
+} threads;
+
+static threads threads_now(void)
+{
+    return (threads){omp_get_max_threads(),
+                     openblas_get_num_threads ? openblas_get_num_threads() : 0};
+}
+
+static void use(threads t)
+{
+    omp_set_num_threads(t.openmp);
+    if (t.openblas > 0 && openblas_set_num_threads) openblas_set_num_threads(t.openblas);
+}
+
+/* LAPACK's sums have another order with another number of threads: `alone` takes one. */
+static int decompose(int64_t rows, int64_t cols, const workspace *s, int room, bool alone)
+{
+    int m = (int)cols, n = (int)rows, side = (int)ml_min(rows, cols), info;
+    const threads before = threads_now();
+    if (alone) use((threads){1, 1});
+    dgesdd_("S", &m, &n, s->a, &m, s->sigma, s->u, &m, s->vt, &side, s->work, &room, s->index,
+            &info, 1);
+    if (alone) use(before);
+    return info;
+}
+
+ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, bool alone,
+                         float *left, float *sigma, float *right)
 {
     ml_status st = ML_OK;
     workspace s = {0};
@@ -52,15 +85,15 @@ ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t ran
         return ml_fail(ML_USAGE,
                        "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts",
                        rows, cols);
-    int m = (int)cols, n = (int)rows, side = (int)k, room = (int)count, info;
+    int info;
     ML_NEW(s.a, rows * cols, ML_MEM_WORKSPACE, "a matrix to be decomposed");
     ML_NEW(s.sigma, k, ML_MEM_WORKSPACE, "singular values");
     ML_NEW(s.u, cols * k, ML_MEM_WORKSPACE, "singular vectors");
     ML_NEW(s.vt, k * rows, ML_MEM_WORKSPACE, "singular vectors");
-    ML_NEW(s.work, room, ML_MEM_WORKSPACE, "LAPACK's workspace");
+    ML_NEW(s.work, (int64_t)count, ML_MEM_WORKSPACE, "LAPACK's workspace");
     ML_NEW(s.index, 8 * k, ML_MEM_WORKSPACE, "LAPACK's workspace");
     for (int64_t i = 0; i < rows * cols; i++) s.a[i] = (double)w[i];
-    dgesdd_("S", &m, &n, s.a, &m, s.sigma, s.u, &m, s.vt, &side, s.work, &room, s.index, &info, 1);
+    info = decompose(rows, cols, &s, (int)count, alone);
     if (info != 0) {
         st = ml_fail(ML_NUMERIC,
                      "the singular values of a matrix of %" PRId64 " × %" PRId64

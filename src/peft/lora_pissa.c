@@ -69,9 +69,10 @@ done:
     return st;
 }
 
-/* A0[r, in], then B0[out, r], into `factors`; of W, or of what `base` has lost of `original`. */
+/* A0[r, in], then B0[out, r], into `factors`; of W, or of what `base` has lost of `original`.
+ * `exact`: the same bits by any number of threads. */
 static ml_status decompose(ml_base *base, ml_base *original, const ml_linear *layer,
-                           const lora_pair *pair, float *factors)
+                           const lora_pair *pair, bool exact, float *factors)
 {
     ml_status st = ML_OK;
     float *w = NULL, *sigma = NULL;
@@ -86,7 +87,7 @@ static ml_status decompose(ml_base *base, ml_base *original, const ml_linear *la
     ML_NEW(sigma, r, ML_MEM_WORKSPACE, "singular values");
     ML_TRY(read_weight(original ? original : base, layer, pair, w));
     if (original) ML_TRY(take_off(base, layer, pair, w));
-    ML_TRY(ml_svd_leading(out, in, w, r, b, sigma, a));
+    ML_TRY(ml_svd_leading(out, in, w, r, exact, b, sigma, a));
     for (int64_t k = 0; k < r; k++) {
         float root = sqrtf(sigma[k] / pair->scale);
         for (int64_t j = 0; j < in; j++) a[k * in + j] *= root;
@@ -145,7 +146,9 @@ static ml_status one_round(ml_peft *peft, ml_base *base, ml_base *original, cons
 {
     const ml_linear *layer;
     const lora_pair *own = pair_at(peft, first + ml_grid_rank(grid), &layer);
-    ml_status st = ml_grid_agree(grid, own ? decompose(base, original, layer, own, mine) : ML_OK);
+    bool exact = peft->parameters->exact;
+    ml_status st =
+        ml_grid_agree(grid, own ? decompose(base, original, layer, own, exact, mine) : ML_OK);
     for (int root = 0; st == ML_OK && root < ml_grid_size(grid); root++) {
         const lora_pair *pair = pair_at(peft, first + root, &layer);
         if (!pair) break;

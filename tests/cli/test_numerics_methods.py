@@ -15,6 +15,7 @@ METHODS = {
     "dropout": {"dropout": 0.1},
     "both ends": {"targets": ["all", "head", "embed"]},
     "pattern, LoRA+": {"targets": ["all"], "rank_pattern": {"q": 2}, "lora_plus": 4.0},
+    "pissa": {"init": "pissa", "targets": ["q", "v", "down"]},
     "dora": {"dora": True, "targets": ["all"]},
     "biases": {"bias": "all"},  # of GPT-2
     "whole modules": {"modules_to_save": ["head", "norm"]},
@@ -34,7 +35,9 @@ OTHERS = {
     "dp 3, moments divided, 2 threads": {"ranks": 3, "threads": 2, "batch__micro": 1, "memory__shard_optimizer": "true", "memory__activations": "selective"},
 }
 STAGES = {"pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2}}
-IN_STAGES = ("both ends", "dora", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
+SHARES = {"tp 2, micro 2": {"ranks": 2, "parallel__tp": 2, "batch__micro": 2}, "tp 2, dp 2, 2 threads": {"ranks": 4, "parallel__tp": 2, "threads": 2}}
+IN_SHARES = ("pissa",)
+IN_STAGES = ("both ends", "pissa", "dora", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
 
 
 def check(folder, what, others=None):
@@ -52,22 +55,24 @@ def check_methods():
             harness.make_base(folder, numerics.MODELS[family], "fp32")
             harness.make_data(folder, numerics.sequences())
             numerics.configure(folder, {"name": "lora", "rank": 4, **keys} if keys.get("name", "lora").startswith("lora") else keys)
-            check(folder, f"{family}, {method}", {**OTHERS, **STAGES} if method in IN_STAGES else OTHERS)
+            check(folder, f"{family}, {method}", {**OTHERS, **(STAGES if method in IN_STAGES else {}), **(SHARES if method in IN_SHARES else {})})
 
 
 def check_blocks():
-    """Weights in blocks of 32 and of 256, which are deeper than a share of what tp cuts: a share then has a whole block, or none."""
+    """Weights in blocks of 32 and of 256, which are deeper than a share of what tp cuts: a share then has a whole block, or none; and LoftQ, which starts from what they have
+    lost."""
     model = "{family: llama, layers: 2, width: 256, mlp_width: 768, heads: 4, kv_heads: 4, head_dim: 128, vocab: 257, context: 700}"
     settings = {**OTHERS, "tp 2": {"ranks": 2, "parallel__tp": 2, "threads": 2}, "tp 2, dp 2, micro 2": {"ranks": 4, "parallel__tp": 2, "batch__micro": 2}}
     with tempfile.TemporaryDirectory() as folder:
-        with open(f"{folder}/model.yaml", "w") as file:
-            file.write(model)
+        harness.make_base(folder, model, "fp32")
+        os.rename(f"{folder}/base.h5", f"{folder}/original.h5")
         for dtype in ("q8_0", "q4_k", "q6_k"):
             own = f"{folder}/{dtype}"
             os.mkdir(own)
             harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", "--quantise", dtype, "--head-dtype", "fp32", f"{own}/base.h5")
             harness.make_data(own, numerics.sequences())
-            numerics.configure(own)
+            loftq = {"init": "loftq", "original": f"{folder}/original.h5"} if dtype == "q4_k" else {}
+            numerics.configure(own, {**numerics.LORA, **loftq})
             check(own, f"llama, {dtype}", settings)
 
 

@@ -43,7 +43,7 @@ static ml_status begin_pissa(const ml_adapter_pair *p, const float *w, float *a,
     float *sigma = NULL;
     int64_t r = p->rank;
     ML_NEW(sigma, r, ML_MEM_OTHER, "singular values");
-    ML_TRY(ml_svd_leading(p->out, p->in, w, r, b, sigma, a));
+    ML_TRY(ml_svd_leading(p->out, p->in, w, r, false, b, sigma, a));
     for (int64_t k = 0; k < r; k++) {
         float root = sqrtf(sigma[k] / p->scale);
         for (int64_t j = 0; j < p->in; j++) a[k * p->in + j] *= root;
