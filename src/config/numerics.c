@@ -6,9 +6,9 @@ bool ml_run_config_is_exact(const ml_run_config *c) { return c->numerics == ML_N
 bool ml_run_config_comes_in_pieces(const ml_run_config *c)
 {
     bool new_head = ml_run_config_scores_labels(c) || ml_run_config_masks(c);
-    return !new_head && c->method.name == ML_METHOD_LORA && !c->method.dora &&
-           c->method.bias == ML_BIAS_NONE && c->method.modules_to_save.count == 0 &&
-           c->method.trainable_tokens.count == 0 && c->method.trainable_head_tokens.count == 0;
+    return !new_head && c->method.name == ML_METHOD_LORA && c->method.bias == ML_BIAS_NONE &&
+           c->method.modules_to_save.count == 0 && c->method.trainable_tokens.count == 0 &&
+           c->method.trainable_head_tokens.count == 0;
 }
 
 static bool is_path(const char *given, const char *path) { return given && !strcmp(given, path); }

@@ -177,7 +177,6 @@ static ml_status create(ml_peft **out, ml_model *model, ml_parameters *parameter
     ML_NEW(peft->groups, ml_model_linears(model), ML_MEM_OTHER, "an adapter's layers");
     if (has_dora) {
         dora *d;
-        ML_TRY(peft_check_leaves(model, "method.dora"));
         ML_NEW(d, 1, ML_MEM_OTHER, "an adapter");
         peft->own = d;
     }

@@ -71,10 +71,12 @@ struct ml_peft {
 
 /* lora_dora.c: what DoRA has beside the factors, of all adapted rows of this rank. */
 typedef struct dora {
-    int64_t rows,
-        partial; /* the first `partial` are row-parallel: each tp rank knows a part of their sums */
-    double *square; /* [rows] ‖W_i‖² of this rank's columns; known after the first renewal */
-    double *norm;   /* [rows] ‖W_i + s·(B·A)_i‖ */
+    int64_t rows, partial; /* the last `partial` are row-parallel: each tp rank knows a part of
+                              their sums */
+    int shares;            /* leaves that these sums are made of, 1: the ranks' parts */
+    double *square; /* [rows, then partial of each further share] ‖W_i‖² of this rank's columns;
+                       known after the first renewal */
+    double *norm; /* ‖W_i + s·(B·A)_i‖, laid out as square; the squares of shares behind [rows] */
     float *gain, *inverse; /* [rows] m/norm, 1/norm */
     float *work;           /* W·Aᵀ of one layer, or A·Aᵀ */
     bool measured;

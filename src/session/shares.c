@@ -227,7 +227,7 @@ ml_status ml_shares_check_config(const ml_run_config *c, const ml_model_spec *sp
         return ml_run_config_refuse(
             c, "parallel.cp",
             "numerics is grid: these gradients are sums over whole sequences, which one rank has "
-            "to have; take lora without dora, bias, modules_to_save, trained tokens and new heads, "
+            "to have; take lora without bias, modules_to_save, trained tokens and new heads, "
             "or cp 1, or numerics to fast");
     if (ml_run_config_is_exact(c) && ml_run_config_contrasts(c) && !is_one_row(c))
         return ml_run_config_refuse(

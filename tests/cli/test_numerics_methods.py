@@ -36,7 +36,7 @@ OTHERS = {
 }
 STAGES = {"pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2}}
 SHARES = {"tp 2, micro 2": {"ranks": 2, "parallel__tp": 2, "batch__micro": 2}, "tp 2, dp 2, 2 threads": {"ranks": 4, "parallel__tp": 2, "threads": 2}}
-IN_SHARES = ("pissa",)
+IN_SHARES = ("pissa", "dora")
 IN_STAGES = ("both ends", "pissa", "dora", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
 
 

@@ -29,9 +29,10 @@ SETTINGS = {
     "cp 2, tp 2, selective": {"ranks": 4, "parallel__cp": 2, "parallel__tp": 2, "memory__activations": "selective"},
     "cp 2, pp 2": {"ranks": 4, "parallel__cp": 2, "parallel__pp": 2, "batch__micro": 1},
 }
-CASES = [("llama", "fp32", SETTINGS), ("llama", "bf16", ("cp 2", "cp 2, tp 2, selective")), ("gpt2", "fp32", ("cp 2, micro 1, checkpoint",)),
-         ("mistral", "fp32", ("cp 3, micro 2",)), ("falcon", "fp32", ("cp 2",))]  # fmt: skip
-DROPOUT = {**numerics.LORA, "dropout": 0.1}
+LORA = numerics.LORA
+DROPOUT, DORA = {**LORA, "dropout": 0.1}, {**LORA, "dora": True}
+CASES = [("llama", "fp32", DROPOUT, SETTINGS), ("llama", "bf16", DROPOUT, ("cp 2", "cp 2, tp 2, selective")), ("llama", "fp32", DORA, ("cp 2, micro 1, checkpoint", "cp 2, tp 2, selective")),
+         ("gpt2", "fp32", LORA, ("cp 2, micro 1, checkpoint",)), ("mistral", "fp32", LORA, ("cp 3, micro 2",)), ("falcon", "fp32", LORA, ("cp 2",))]  # fmt: skip
 
 
 def ids(draw, count):
@@ -91,18 +92,18 @@ def check_objectives(folder):
 
 def check_refusals(folder):
     """Before anything is computed, and by plan as well."""
-    for words, text in (({"method__dora": "true", "method__dropout": 0}, "these gradients are sums over whole sequences"), ({"method__name": "full"}, "take lora without dora"), ({"objective__name": "contrastive"}, "set objective.pooling to last"),
+    for words, text in (({"method__bias": "all"}, "these gradients are sums over whole sequences"), ({"method__name": "full"}, "take lora without bias"), ({"objective__name": "contrastive"}, "set objective.pooling to last"),
                         ({"data__max_len": 1000}, "cp: 2 would share the longest sequence, of 1000 tokens, among ranks that have less than 512 of them")):  # fmt: skip
         error = numerics.train(folder, "refused", ranks=2, expect=2, parallel__cp=2, **words)
         numerics.checks.that(text in error and "numerics is grid" in error, f"{words}: {error}")
 
 
 def main():
-    for family, precision, settings in CASES:
+    for family, precision, method, settings in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            prepare(folder, family, precision, DROPOUT if family == "llama" else None)
+            prepare(folder, family, precision, method)
             harness.make_data(folder, sequences())
-            expected = compare(folder, f"{family}, {precision}", settings)
+            expected = compare(folder, f"{family}, {precision}, {method}", settings)
             if settings is SETTINGS:
                 check_resumed(folder, expected)
                 check_refusals(folder)

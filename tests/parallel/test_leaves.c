@@ -17,12 +17,12 @@ static int64_t differing(const ml_parameter *whole, const float *one, const ml_p
     return count;
 }
 
-/* What sums over tp in an order of its own: DoRA, and a norm's weight that all heads share. */
+/* What sums over tp in an order of its own: a norm's weight that all heads share. */
 static bool is_refused(const fixture_options *o)
 {
     const ml_model_spec spec = fixture_spec(o->family);
     bool shared = spec.qk_norm && spec.qk_norm_kind == ML_QK_NORM_HEAD;
-    return o->dora || (shared && (o->method == ML_METHOD_FULL || o->method == ML_METHOD_TOP));
+    return shared && (o->method == ML_METHOD_FULL || o->method == ML_METHOD_TOP);
 }
 
 static void check_refusal(const ml_grid *grid, int c)
