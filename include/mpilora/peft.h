@@ -230,6 +230,14 @@ ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
  * Errors: none. */
 void ml_peft_before_sum(ml_peft *peft);
 
+/* After each micro-batch: where gradients are summed exactly, this one's go to the sums, those of
+ * what is made of parameters as the parameters' own; else they wait for before_sum.
+ * Shapes: none.
+ * Ownership: borrows both; `peft` may be NULL.
+ * Local.
+ * Errors: none. */
+void ml_peft_take_gradients(ml_peft *peft, ml_parameters *parameters);
+
 /* After an update or a load of values: bf16 copies, and what is made of parameters, follow.
  * Shapes: none.
  * Ownership: borrows `peft`.

@@ -24,9 +24,7 @@ ml_status numerics_check(ml_run_config *c)
          "of the products native alone has one order of summation for any number of rows and "
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
-         "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
-        {"method.name", c->method.name == ML_METHOD_COMPACTER,
-         "what compacter's factors are made into has gradients of a whole step; choose another"}};
+         "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"}};
     if (!ml_run_config_is_exact(c)) return ML_OK;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].wrong)

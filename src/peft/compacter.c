@@ -5,7 +5,8 @@
  *     1 … n
  *
  * and U likewise. D and U are made anew after each update; their gradients are gathered over the
- * micro-batches and go on to the factors before the ranks' sum. */
+ * micro-batches and go on to the factors before the ranks' sum, or, where sums are exact, after
+ * each micro-batch; what the rules get from each module is then a sum's own part. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -179,12 +180,14 @@ void compacter_initialise(ml_peft *peft)
 void compacter_before_sum(ml_peft *peft)
 {
     const bottlenecks *all = peft->own;
+    int64_t rules = peft->parameters->items[all->rule].count;
     for (int64_t i = 0; i < all->count; i++) {
         const product down = product_of(&all->module[i], false),
                       up = product_of(&all->module[i], true);
         if (!is_here(&all->module[i])) continue;
         contract(&down);
         contract(&up);
+        ml_parameters_take(peft->parameters, down.d_rule, rules);
     }
 }
 

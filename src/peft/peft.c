@@ -214,6 +214,12 @@ void ml_peft_before_sum(ml_peft *peft)
         if (peft->operations->before_sum) peft->operations->before_sum(peft);
 }
 
+void ml_peft_take_gradients(ml_peft *peft, ml_parameters *p)
+{
+    if (p->exact) ml_peft_before_sum(peft);
+    ml_parameters_take(p, p->gradient, p->local);
+}
+
 void ml_peft_after_update(ml_peft *peft)
 {
     for (; peft; peft = peft->next)

@@ -319,7 +319,7 @@ ml_status tokens_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
     *out = NULL;
     if (adapter ? !ids : ranges->count == 0 || !ml_method_saves_modules(options->method))
         return ML_OK;
-    ML_TRY(peft_check_leaves(model, who));
+    if (head || spec->tied_head) ML_TRY(peft_check_leaves(model, who));
     ML_TRY(peft_create(&peft, &operations, model, parameters, options));
     tokens *t;
     ML_NEW(t, 1, ML_MEM_OTHER, "a method");

@@ -20,9 +20,11 @@ void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *p)
     }
 }
 
+/* What compacter's rules get from one layer is a part of their sum by itself. */
 ml_status ml_stages_check_common(const ml_run_config *c, const ml_parameters *p)
 {
-    if (!ml_run_config_is_exact(c) || p->repeated == 0) return ML_OK;
+    bool in_parts = c->method.name == ML_METHOD_COMPACTER;
+    if (!ml_run_config_is_exact(c) || p->repeated == 0 || in_parts) return ML_OK;
     return ml_run_config_refuse(
         c, "parallel.pp",
         "numerics is grid, but stages have a trained tensor in common (a tied embedding), whose "

@@ -197,10 +197,8 @@ static ml_status prepare(ml_together *t, ml_together_part *part, bool ahead)
 
 static void take_gradients(const ml_together *t)
 {
-    for (int64_t i = 0; i < t->count; i++) {
-        ml_parameters *p = &t->member[i]->parameters;
-        ml_parameters_take(p, p->gradient, p->local);
-    }
+    for (int64_t i = 0; i < t->count; i++)
+        ml_peft_take_gradients(t->member[i]->peft, &t->member[i]->parameters);
 }
 
 ml_status ml_together_pass(ml_together *t, const ml_together_passes *p, int64_t i)

@@ -65,7 +65,7 @@ static ml_status compare_micro_batch(run *r, int64_t at, int64_t count, bool key
                               .pairs = tokens ? p->targets : c->batch.sequences,
                               .tokens = p->chosen};
     ml_status st = ml_session_compare(s, &s->train, &batch, p->compared);
-    ml_parameters_take(&s->parameters, s->parameters.gradient, s->parameters.local);
+    ml_peft_take_gradients(s->peft, &s->parameters);
     if (st == ML_OK) p->computed += (double)s->packer.batch.tokens;
     return st;
 }
@@ -105,7 +105,7 @@ static ml_status run_micro_batch(run *r, int64_t at, int64_t count, passes *p, s
     double scale = 1.0 / (double)p->targets;
     if (s->parameters.exact) scale = weigh_targets(&s->packer, scale, &p->losses);
     ml_model_loss(s->model, &s->packer.batch, true, scale, c->optim.label_smoothing, &loss);
-    ml_parameters_take(&s->parameters, s->parameters.gradient, s->parameters.local);
+    ml_peft_take_gradients(s->peft, &s->parameters);
     p->loss_sum += loss;
     p->computed += (double)s->packer.batch.tokens;
     return ML_OK;
@@ -183,8 +183,8 @@ static ml_status finish_staged(void *of, int64_t i)
 static void complete_staged(void *of)
 {
     const staged *g = of;
-    ml_parameters *p = &g->r->session.parameters;
-    ml_parameters_take(p, p->gradient, p->local);
+    session *s = &g->r->session;
+    ml_peft_take_gradients(s->peft, &s->parameters);
 }
 
 static ml_status accumulate_staged(run *r, batch_share share, micro_batch *one, passes *p,

@@ -119,7 +119,7 @@ def compare(folder, what, settings):
 def check_refusals(folder):
     for words, text in (
         ({"kernels__product": "blas"}, "kernels.product"), ({"kernels__vector": "ref"}, "kernels.vector"),
-        ({"parallel__tp": 2, "ranks": 2, "method__trainable_tokens": "[3]"}, "method.trainable_tokens"), ({"method__name": "compacter"}, "method.name")):  # fmt: skip
+        ({"parallel__tp": 2, "ranks": 2, "method__trainable_tokens": "[3]"}, "method.trainable_tokens")):  # fmt: skip
         error = train(folder, "refused", expect=2, **words)
         checks.that(text in error and "numerics is grid" in error, f"{words}: {error}")
     error = train(folder, "refused", ranks=2, expect=2, method__name="full", parallel__pp=2)

@@ -20,6 +20,7 @@ METHODS = {
     "biases": {"bias": "all"},  # of GPT-2
     "whole modules": {"modules_to_save": ["head", "norm"]},
     "trained tokens": {"trainable_tokens": [3, 7, 200]},
+    "compacter": {"name": "compacter"},
     "full": {"name": "full"},
     "top": {"name": "top", "top": 1},
     "bitfit": {"name": "bitfit"},  # of GPT-2
@@ -36,8 +37,8 @@ OTHERS = {
 }
 STAGES = {"pp 2, micro 2": {"ranks": 2, "parallel__pp": 2, "batch__micro": 2}}
 SHARES = {"tp 2, micro 2": {"ranks": 2, "parallel__tp": 2, "batch__micro": 2}, "tp 2, dp 2, 2 threads": {"ranks": 4, "parallel__tp": 2, "threads": 2}}
-IN_SHARES = ("pissa", "dora")
-IN_STAGES = ("both ends", "pissa", "dora", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
+IN_SHARES = ("pissa", "dora", "compacter", "trained tokens")
+IN_STAGES = ("both ends", "pissa", "dora", "compacter", "full", "adapter_l", "prefix_embed")  # of the model whose head is not tied
 
 
 def check(folder, what, others=None):
