@@ -129,6 +129,9 @@ typedef struct ml_run_config {
         bool normalise;            /* true: similarities are cosines */
     } objective;
     struct {
+        double filter; /* 0: off; else the least probability that backward looks at */
+    } loss;
+    struct {
         ml_data_files train; /* none: train refuses but plan and eval do not */
         char *valid;         /* NULL: nothing is evaluated */
         int64_t max_len;     /* 0: the model's context */

@@ -99,6 +99,10 @@ typedef struct ml_targets {
     const float *weight; /* of each target in the gradient; NULL: 1 */
 } ml_targets;
 
+/* Rows and columns of a block of the gradient of logits that is left out or is not. A narrow block
+ * is empty more often; that many rows fit the register tiles of the native product. */
+enum { ML_FILTER_ROWS = 6, ML_FILTER_COLUMNS = 64 };
+
 static inline float ml_target_weight(const ml_targets *targets, int64_t i)
 {
     return targets->weight ? targets->weight[i] : 1.0F;
@@ -228,6 +232,10 @@ struct ml_kernels {
     void (*rows_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                           const ml_weight *w, int count, const ml_rows *run, float beta, float *dx,
                           int64_t ldx);
+    /* weight_backward where much of dY is blocks of zeros as xent_filter leaves them, which are
+     * passed over. By "native"; NULL of every other backend. */
+    void (*sparse_backward)(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx);
 
     /* ---- C[m, n] = alpha·op(A)·op(B) + beta·C, fp32; op(A) is m × k: A is [m, k], or [k, m]
      * where ta; the same for B. */
@@ -338,6 +346,13 @@ struct ml_kernels {
     void (*xent_backward)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
                           const float *sum, const ml_targets *targets, float smoothing,
                           int64_t V_all, float scale);
+    /* xent_backward without smoothing, of which blocks of ML_FILTER_ROWS × ML_FILTER_COLUMNS, from
+     * row and column 0 on, become zeros where each probability exp(z − rowmax)/sum is below `least`
+     * and no target lies. lost[c]: the sum of those of row c that did; it may not overlap with
+     * `sum`. Returns how many blocks did. (Wijmans et al. 2024, arXiv:2411.09009.) */
+    int64_t (*xent_filter)(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
+                           const float *sum, const ml_targets *targets, float scale, float least,
+                           float *lost);
 
     /* ---- vectors of n */
     void (*add)(int64_t n, const float *x, float *y);                 /* y += x */

@@ -55,6 +55,7 @@ typedef struct ml_pass {
                     NULL in evaluation */
     float *scratch; /* [T · hook.scratch_per_token] */
     float *partial; /* room of ml_linear_sum_leaves; NULL without leaves */
+    bool sparse;    /* of backward: much of dy is blocks of zeros (ml_kernels.xent_filter) */
 } ml_pass;
 
 /* Rows of the piece of gradients that begins at row `at`; 0: there is none. */

@@ -342,6 +342,32 @@ void ml_model_reserve_bytes(const ml_model *model, int64_t tokens, bool backward
 void ml_model_loss(ml_model *model, const ml_batch *batch, bool backward, double scale,
                    double smoothing, double *loss_sum);
 
+/* What the backward of ml_model_loss left out: of so many blocks of the gradient of logits (rows ×
+ * columns of this rank's part of the vocabulary, ML_FILTER_ROWS × ML_FILTER_COLUMNS) those that
+ * became zeros, and the largest probability that a row lost by it. The gradient of what the head
+ * takes of a row is off by at most that probability times scale times the longest row of W (times
+ * the sum of the targets' weights, or their number). */
+typedef struct ml_filtered {
+    int64_t blocks, zeros;
+    double lost;
+} ml_filtered;
+
+/* From now on ml_model_loss leaves out, in backward, blocks without a target in which no token's
+ * probability reaches `least` (Wijmans et al. 2024, arXiv:2411.09009); without label smoothing
+ * alone. 0: nothing is left out.
+ * Shapes: least in [0, 1).
+ * Ownership: borrows `model`.
+ * Local, the same on every rank.
+ * Errors: none. */
+void ml_model_set_filter(ml_model *model, double least);
+
+/* What was left out since the last call; `lost` is the same on every rank of a tp group.
+ * Shapes: counts.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+ml_filtered ml_model_take_filtered(ml_model *model);
+
 /* Called between the passes of ml_model_weighed with log p of every target: may set
  * batch->targets.weight. */
 typedef struct ml_weighing {

@@ -20,6 +20,8 @@ static const char *type_name(const key *k)
         return "steps or time";
     case KEY_REAL:
         return "number";
+    case KEY_LEAST:
+        return "number as `2^-16` or `1e-5`";
     case KEY_BOOL:
         return "truth value";
     case KEY_TEXT:
@@ -84,6 +86,10 @@ static ml_status put_range(const key *k, ml_text *out)
     case KEY_SITES:
     case KEY_NUMBERS:
         ML_TRY(put_bounds(k, out));
+        break;
+    case KEY_LEAST:
+        ML_TRY(put_bounds(k, out));
+        ML_TRY(ml_text_printf(out, "; or `off`"));
         break;
     case KEY_SEED:
         ML_TRY(ml_text_printf(out, "≥ 0"));

@@ -24,7 +24,9 @@ ml_status numerics_check(ml_run_config *c)
          "of the products native alone has one order of summation for any number of rows and "
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
-         "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"}};
+         "ref has an order of its own; choose avx512, avx2 or generic, or leave it out"},
+        {"loss.filter", c->loss.filter > 0.0,
+         "what is left out depends on the rows that stand beside each other; set it to off"}};
     if (!ml_run_config_is_exact(c)) return ML_OK;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].wrong)

@@ -333,6 +333,23 @@ static ml_status check_rows(const ml_run_config *c)
     return check_ahead(c);
 }
 
+/* Other objectives have no probabilities of tokens, or weigh their gradient by all of an answer. */
+static ml_status check_filter(const ml_run_config *c)
+{
+    ml_objective name = c->objective.name;
+    if (c->loss.filter == 0.0) return ML_OK;
+    if (name != ML_OBJECTIVE_SFT && name != ML_OBJECTIVE_MLM)
+        return ml_run_config_refuse(c, "loss.filter",
+                                    "is of objectives sft and mlm; with %s set it to off",
+                                    ml_objective_name(name));
+    if (c->optim.label_smoothing > 0.0)
+        return ml_run_config_refuse(c, "loss.filter",
+                                    "leaves out what optim.label_smoothing, %g, gives to every "
+                                    "token; set one of the two to 0 or off",
+                                    c->optim.label_smoothing);
+    return ML_OK;
+}
+
 ml_status objective_check(ml_run_config *c)
 {
     ml_status st = ML_OK;
@@ -350,6 +367,7 @@ ml_status objective_check(ml_run_config *c)
                                     "is 0, which exo_pair takes the logarithm of; give a number "
                                     "above 0");
     ML_TRY(check_rows(c));
+    ML_TRY(check_filter(c));
     ML_TRY(numerics_check(c));
 done:
     return st;

@@ -408,6 +408,20 @@ const key run_keys[] = {
      .offset = AT(objective.normalise),
      .about = "Of `contrastive`: whether a similarity is a cosine; else it is a dot product."},
 
+    /* ---- loss: how its gradient is computed ------------------------------------------------ */
+    {.path = "loss.filter",
+     .kind = KEY_LEAST,
+     .offset = AT(loss.filter),
+     .least = 0,
+     .open_least = true,
+     .most = 1,
+     .open_most = true,
+     .about = "Of objectives `sft` and `mlm`: backward leaves out what tokens of the vocabulary "
+              "give that are less probable than this in 6 rows and 64 tokens at once, which "
+              "metrics.jsonl counts. Faster, and not exact ([performance]"
+              "(performance.md#small-probabilities-left-out)); not with `numerics: grid`, label "
+              "smoothing, several `runs`, and in `compare`."},
+
     /* ---- data ------------------------------------------------------------------------------ */
     {.path = "data.train",
      .kind = KEY_FILES,

@@ -14,6 +14,7 @@ typedef enum key_kind {
     KEY_EVERY,  /* ml_interval: a whole number of steps, or a time with its unit: 10m, 1h; the range
                    is the number's */
     KEY_REAL,   /* double; null gives 0 where nullable */
+    KEY_LEAST,  /* double: 1e-5 or 2^-16; `off` gives 0 */
     KEY_BOOL,   /* bool */
     KEY_TEXT,   /* char *, owned; null gives NULL where nullable */
     KEY_CHOICE, /* an enum: the index of the word in `choices` */

@@ -39,6 +39,8 @@ static ml_status check_method(const ml_run_config *c)
         {"method.bias", c->method.bias != ML_BIAS_NONE, frozen},
         {"method.trainable_tokens", c->method.trainable_tokens.count > 0, frozen},
         {"method.trainable_head_tokens", c->method.trainable_head_tokens.count > 0, frozen},
+        {"loss.filter", c->loss.filter > 0.0,
+         "which rows lose small probabilities depends on those of other runs beside them"},
         {"objective.name", ml_run_config_contrasts(c),
          "the vectors of a step's texts are compared with each other alone"}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

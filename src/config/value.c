@@ -173,6 +173,28 @@ static ml_status read_real(const key *key, double *out, const yaml_node_t *node,
     return ML_OK;
 }
 
+/* 2^-16, whose bits can be read, or a number. */
+static ml_status read_least(const key *key, double *out, const yaml_node_t *node, const char *where)
+{
+    static const char power_of[] = "2^-";
+    const char *expected = "off, or a number as 2^-16 or 1e-5",
+               *text = scalar(key, node, where, expected);
+    if (!text) return ML_USAGE;
+    bool is_off = is_plain(node) && !strcmp(text, "off"),
+         is_power = !strncmp(text, power_of, strlen(power_of));
+    const char *digits = is_power ? text + strlen(power_of) : text;
+    char *end = NULL;
+    double value = is_off ? 0.0 : strtod(digits, &end);
+    bool wrong_text =
+        !is_off && (!is_plain(node) || end == digits || *end ||
+                    digits[strspn(digits, is_power ? "0123456789" : "+-.0123456789eE")]);
+    if (wrong_text) return wrong(key, where, expected, text);
+    if (is_power) value = exp2(-value);
+    if (!is_off && !real_in_range(key, value)) return out_of_range(key, where, text);
+    *out = value;
+    return ML_OK;
+}
+
 static ml_status read_bool(const key *key, bool *out, const yaml_node_t *node, const char *where)
 {
     const char *text = scalar(key, node, where, "true or false");
@@ -283,6 +305,8 @@ ml_status value_read(const key *key, void *out, yaml_document_t *document, yaml_
         return read_every(key, place, node, where);
     case KEY_REAL:
         return read_real(key, place, node, where);
+    case KEY_LEAST:
+        return read_least(key, place, node, where);
     case KEY_BOOL:
         return read_bool(key, place, node, where);
     case KEY_TEXT:
@@ -369,6 +393,8 @@ ml_status value_write(const key *key, const void *in, ml_text *out)
     case KEY_REAL:
         return key->nullable && *real == 0.0 ? ml_text_printf(out, "null")
                                              : ml_text_printf(out, "%.17g", *real);
+    case KEY_LEAST:
+        return *real == 0.0 ? ml_text_printf(out, "off") : ml_text_printf(out, "%.17g", *real);
     case KEY_EVERY:
         return write_every(place, out);
     case KEY_BOOL:

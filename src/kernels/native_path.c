@@ -53,43 +53,48 @@ void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t l
     columns_forward(k, T, x, ldx, w, 0, w->cols, beta, y, ldy);
 }
 
+static ml_product backward_of(int64_t T, const float *dy, int64_t ldy, const ml_weight *w,
+                              float beta, float *dx, int64_t ldx)
+{
+    return (ml_product){.m = T,
+                        .n = w->cols,
+                        .k = w->rows,
+                        .alpha = 1,
+                        .beta = beta,
+                        .a = dy,
+                        .lda = ldy,
+                        .b = w->data,
+                        .b_dtype = w->dtype,
+                        .ldb = w->cols,
+                        .c = dx,
+                        .ldc = ldx};
+}
+
 void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                         const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
-    multiply(k, &(ml_product){.m = T,
-                              .n = w->cols,
-                              .k = w->rows,
-                              .alpha = 1,
-                              .beta = beta,
-                              .a = dy,
-                              .lda = ldy,
-                              .b = w->data,
-                              .b_dtype = w->dtype,
-                              .ldb = w->cols,
-                              .c = dx,
-                              .ldc = ldx});
+    const ml_product product = backward_of(T, dy, ldy, w, beta, dx, ldx);
+    multiply(k, &product);
+}
+
+static void sparse_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
+                            const ml_weight *w, float beta, float *dx, int64_t ldx)
+{
+    ml_product product = backward_of(T, dy, ldy, w, beta, dx, ldx);
+    product.sparse = true;
+    multiply(k, &product);
 }
 
 static void rows_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                           const ml_weight *w, int count, const ml_rows *run, float beta, float *dx,
                           int64_t ldx)
 {
-    int64_t depth = 0;
-    for (int i = 0; i < count; i++) depth += run[i].count;
-    multiply(k, &(ml_product){.m = T,
-                              .n = w->cols,
-                              .k = depth,
-                              .alpha = 1,
-                              .beta = beta,
-                              .a = dy,
-                              .lda = ldy,
-                              .b = w->data,
-                              .b_dtype = w->dtype,
-                              .ldb = w->cols,
-                              .c = dx,
-                              .ldc = ldx,
-                              .runs = count,
-                              .run = run});
+    ml_product product = backward_of(T, dy, ldy, w, beta, dx, ldx);
+    product.k = 0;
+    for (int i = 0; i < count; i++) product.k += run[i].count;
+    product.runs = count;
+    product.run = run;
+    multiply(k, &product);
 }
 
 static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, int64_t kk,
@@ -121,6 +126,7 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     owner->table.weight_backward = ml_native_backward;
     owner->table.columns_forward = columns_forward;
     owner->table.rows_backward = rows_backward;
+    owner->table.sparse_backward = sparse_backward;
     owner->table.gemm = gemm;
     return ML_OK;
 }

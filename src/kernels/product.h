@@ -21,6 +21,8 @@ typedef struct ml_product {
     int64_t lda, ldb, ldc;
     int runs;           /* 0: all of k */
     const ml_rows *run; /* columns of op(A), rows of op(B) */
+    bool sparse; /* blocks of zeros in A, ML_FILTER_ROWS × ML_FILTER_COLUMNS from its first element
+                    on, are passed over; A is not turned then, and there are no runs */
 } ml_product;
 
 /* Depth of the panels, the most rows of A packed at a time, columns of B that a thread packs at a

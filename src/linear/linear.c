@@ -73,12 +73,14 @@ void ml_linear_product(const ml_linear *layer, const ml_kernels *k, int64_t T, c
         k->weight_forward(k, T, x, layer->in, &layer->weight[i], 0.0F, y, layer->out);
 }
 
-static void multiply_backward(const ml_linear *layer, const ml_kernels *k, int64_t T,
-                              const float *dy, float *dx)
+static void multiply_backward(const ml_linear *layer, const ml_pass *pass, const float *dy,
+                              float *dx)
 {
+    const ml_kernels *k = pass->kernels;
+    bool sparse = pass->sparse && k->sparse_backward;
     for (int i = 0; i < layer->nweights; dy += layer->weight[i++].rows)
-        k->weight_backward(k, T, dy, layer->out, &layer->weight[i], i > 0 ? 1.0F : 0.0F, dx,
-                           layer->in);
+        (sparse ? k->sparse_backward : k->weight_backward)(
+            k, pass->tokens, dy, layer->out, &layer->weight[i], i > 0 ? 1.0F : 0.0F, dx, layer->in);
 }
 
 void ml_linear_row(const ml_linear *layer, int64_t row, int64_t first, int64_t count, float *out)
@@ -128,7 +130,7 @@ void ml_linear_backward(const ml_linear *layer, const ml_pass *pass, const float
     if (dx && column && leaves)
         ml_linear_backward_leaves(layer, pass, dy, dx);
     else if (dx)
-        multiply_backward(layer, k, pass->tokens, dy, dx);
+        multiply_backward(layer, pass, dy, dx);
     if (layer->hook.backward) layer->hook.backward(layer->hook.self, pass, x, dy, dx);
     if (dx && column && !leaves) sum_over_tp(pass, dx, layer->in);
 }

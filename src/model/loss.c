@@ -1,6 +1,7 @@
 /* The loss, at the end of the model: final norm, vocabulary-parallel head and cross-entropy in
  * chunks of tokens, with the gradient of the head's input in the same pass: nobody ever holds T × V
- * logits. (Megatron-LM's loss, arXiv:1909.08053 section 3; Wijmans et al. 2024, arXiv:2411.09009.)
+ * logits. (Megatron-LM's loss, arXiv:1909.08053 section 3; Wijmans et al. 2024, arXiv:2411.09009,
+ * whose filter of the gradient is there too, where it is asked for.)
  */
 #include <math.h>
 
@@ -156,6 +157,35 @@ void chunk_backward(const ml_model *m, const ml_pass *pass, const ml_targets *ta
     logits_backward(m, pass, x);
 }
 
+/* chunk_backward with small probabilities left out; the sums of targets' logits, which are not
+ * needed any more, give their place to what each row loses. */
+static void filtered_backward(ml_model *m, const ml_pass *pass, const ml_targets *targets, float *x,
+                              double scale)
+{
+    const activations *a = &m->act;
+    ml_filtered *f = &m->filtered;
+    ml_pass sparse = *pass;
+    int64_t C = pass->tokens, V = m->vocab_count;
+    float *lost = a->row_sums + C;
+    f->zeros += m->kernels->xent_filter(C, V, a->logits, V, a->row_max, a->row_sums, targets,
+                                        (float)scale, m->filter, lost);
+    f->blocks += (C + ML_FILTER_ROWS - 1) / ML_FILTER_ROWS *
+                 ((V + ML_FILTER_COLUMNS - 1) / ML_FILTER_COLUMNS);
+    reduce_sum(m, lost, C);
+    for (int64_t c = 0; c < C; c++) f->lost = fmax(f->lost, (double)lost[c]);
+    sparse.sparse = true;
+    logits_backward(m, &sparse, x);
+}
+
+void ml_model_set_filter(ml_model *m, double least) { m->filter = (float)least; }
+
+ml_filtered ml_model_take_filtered(ml_model *m)
+{
+    const ml_filtered taken = m->filtered;
+    m->filtered = (ml_filtered){0};
+    return taken;
+}
+
 ml_pass chunk_logits(ml_model *m, const ml_batch *batch, int64_t first, int64_t C, bool backward)
 {
     activations *a = &m->act;
@@ -184,7 +214,10 @@ double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale
         loss += chunk_loss(m, batch, first, C, &targets);
         if (!backward) continue;
         pass_enter(m, PASS_BACKWARD);
-        chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);
+        if (m->filter > 0.0F)
+            filtered_backward(m, &pass, &targets, a->x + first * d, scale);
+        else
+            chunk_backward(m, &pass, &targets, a->x + first * d, scale, smoothing);
         pass_enter(m, PASS_FORWARD);
     }
     return loss;

@@ -161,6 +161,8 @@ struct ml_model {
     ml_activation_mode mode;
     int64_t chunk_most; /* 0: chosen */
     bool pieces;        /* gradients come in pieces, which chunks do not cut */
+    float filter;       /* least probability of ml_kernels.xent_filter; 0: nothing is left out */
+    ml_filtered filtered;
     activations act;
     pass_clock clock;
     ml_virtual_hook virtual_hook;

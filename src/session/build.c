@@ -104,6 +104,7 @@ done:
 
 static ml_status allocate_passes(session *s, bool training)
 {
+    if (training) ml_model_set_filter(s->model, s->config->loss.filter);
     ml_model_share_tokens(s->model, s->grid, ml_grid_cp(s->grid), s->tokens);
     ml_status st = ml_model_reserve(s->model, ml_session_own_tokens(s), training);
     if (st == ML_OK) st = allocate_messages(s);

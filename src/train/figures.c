@@ -1,5 +1,5 @@
 /* What a step or an evaluation says of what its objective compared, by name: in metrics.jsonl and
- * evaluations.jsonl, and as TRL calls it in TensorBoard. */
+ * evaluations.jsonl, and as TRL calls it in TensorBoard; and what a step left out. */
 #include "train/run.h"
 
 static void add(run_figures *out, const char *key, const char *tag, double value)
@@ -57,11 +57,15 @@ run_figures preference_figures(const ml_run_config *c, const double sums[PAIR_SU
     return out;
 }
 
-run_figures step_figures(const ml_run_config *c, const double sums[PAIR_SUMS])
+run_figures step_figures(const ml_run_config *c, const step_result *step)
 {
+    const double *sums = step->compared;
     run_figures out = preference_figures(c, sums);
     bool right = ml_run_config_has_figures(c) && !is_preference(c) &&
                  c->objective.name != ML_OBJECTIVE_REGRESS;
     if (right) add(&out, "accuracy", "accuracy", sums[PAIR_RIGHT] / sums[PAIRS]);
+    if (c->loss.filter == 0.0) return out;
+    add(&out, "filtered", "filtered", step->filtered);
+    add(&out, "filtered_most", "filtered_most", step->filtered_most);
     return out;
 }

@@ -234,6 +234,7 @@ ml_status describe_identity(run *r)
     ADD("optim.warmup", "%" PRId64, c->optim.warmup);
     ADD("optim.label_smoothing", "%.17g", c->optim.label_smoothing);
     ADD("precision", "%s", ml_dtype_name(c->precision));
+    if (c->loss.filter > 0.0) ADD("loss.filter", "%.17g", c->loss.filter);
     if (ml_run_config_is_exact(c)) ADD("numerics", "grid"); /* else as before there was a choice */
     ML_TRY(check_allowed(r));
 done:

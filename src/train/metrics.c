@@ -118,7 +118,7 @@ ml_status metrics_step(run *r, const step_result *step)
     ml_status st = ML_OK;
     FILE *to = r->metrics;
     if (!to) return ML_OK;
-    const run_figures figures = step_figures(r->config, step->compared);
+    const run_figures figures = step_figures(r->config, step);
     fprintf(to,
             "{\"step\": %" PRId64
             ", \"loss\": %.17g, \"lr\": %.17g, \"grad_norm\": %.17g, \"tokens\": %" PRId64

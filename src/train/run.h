@@ -170,7 +170,7 @@ bool wants_to_stop(const run *r);
 bool wants_to_give_up(const run *r); /* within a step: a signal, or no room but for a save */
 
 /* figures.c: what a step's or an evaluation's sums say, of the objectives that compare or judge
- * answers; step: of all that have such sums. Local. */
+ * answers; step: of all that have such sums, and what loss.filter left out. Local. */
 typedef struct run_figure {
     const char *key, *tag; /* here, and in TensorBoard */
     double value;
@@ -180,7 +180,7 @@ typedef struct run_figures {
     run_figure item[8];
 } run_figures;
 run_figures preference_figures(const ml_run_config *config, const double sums[PAIR_SUMS]);
-run_figures step_figures(const ml_run_config *config, const double sums[PAIR_SUMS]);
+run_figures step_figures(const ml_run_config *config, const step_result *step);
 
 /* metrics.c: metrics.jsonl, evaluations.jsonl, saves.jsonl and metrics.csv, on rank 0; elsewhere
  * they do nothing. Lines of later steps than r->step go from all of them; on rank 0. */

@@ -101,6 +101,19 @@ static double whole_loss(const session *s, passes *p, double rounded)
     return ml_exact_to_double(&p->losses);
 }
 
+/* Under loss.filter: what the grid has left out. Collective. */
+static void find_filtered(const run *r, step_result *out)
+{
+    const session *s = &r->session;
+    if (r->config->loss.filter == 0.0) return;
+    const ml_filtered own = ml_model_take_filtered(s->model);
+    int64_t blocks[] = {own.blocks, own.zeros};
+    out->filtered_most = own.lost;
+    ml_grid_sum_int64(s->grid, ML_GROUP_WORLD, blocks, 2);
+    ml_grid_max_double(s->grid, ML_GROUP_WORLD, &out->filtered_most, 1);
+    out->filtered = (double)blocks[1] / (double)ml_max(1, blocks[0]);
+}
+
 /* What the passes of this rank have found → the step's results and the update. Collective. */
 ml_status step_end(run *r, passes *p, const step_clock *clock, step_result *out)
 {
@@ -126,6 +139,7 @@ ml_status step_end(run *r, passes *p, const step_clock *clock, step_result *out)
     out->saved = sums[SAVED] > 0.0;
     out->save = sums[SAVE] > 0.0;
     r->look_every = rounds_between_looks(r, sums[SECONDS]);
+    find_filtered(r, out);
     reduce_gradients(s, &r->trace, out);
     ml_status st = trace_step(r);
     if (st != ML_OK) return st;

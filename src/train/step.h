@@ -17,11 +17,14 @@ typedef struct step_result {
     int64_t
         gathered_bytes; /* that it sent, of keys and values, to those that share sequences out */
     ml_reduction reduction;
-    double compared[PAIR_SUMS]; /* of the batch's pairs, where the objective compares */
-    bool stop;                  /* a signal reached some rank */
-    bool given_up;              /* it was left between two micro-batches, and nothing has changed */
-    bool saved;                 /* the save beside training has ended */
-    bool save;                  /* train.save_every is a time, and it has come */
+    double compared[PAIR_SUMS];     /* of the batch's pairs, where the objective compares */
+    double filtered, filtered_most; /* under loss.filter: the share of the blocks of the gradient of
+                                       logits that were left out, and the largest probability that
+                                       a row lost by it; of the whole grid */
+    bool stop;                      /* a signal reached some rank */
+    bool given_up; /* it was left between two micro-batches, and nothing has changed */
+    bool saved;    /* the save beside training has ended */
+    bool save;     /* train.save_every is a time, and it has come */
 } step_result;
 
 /* A step's clock: what stood on the others when it began. Times outside collectives are differences

@@ -168,7 +168,7 @@ ml_status tensorboard_step(const run *r, const step_result *step)
     write_scalar(to, r->step, "train/learning_rate", step->lr);
     write_scalar(to, r->step, "train/grad_norm", step->grad_norm);
     write_scalar(to, r->step, "train/tokens_per_second", (double)step->tokens / step->seconds);
-    const run_figures figures = step_figures(r->config, step->compared);
+    const run_figures figures = step_figures(r->config, step);
     write_figures(r, "train", &figures);
     return fflush(to) || ferror(to) ? write_failed(r) : ML_OK;
 }

@@ -46,6 +46,8 @@ typedef struct fixture_options {
     int64_t chunk, kv_heads; /* kv_heads 0: 4 */
     int64_t piece; /* moments are divided over the replicas in pieces of so many floats; 0: whole */
     bool leaves;   /* sums over what tp cuts are sums of leaves, in ordered products */
+    int64_t vocab; /* 0: 37 */
+    const char *backend;       /* NULL: blas, with leaves native */
     int64_t layers, in_flight; /* 0: two; in_flight > 0: of the grid's stages this rank's, with room
                                   for so many micro-batches */
 } fixture_options;
@@ -149,6 +151,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     spec.mean_pooled = o->mean;
     spec.masked = o->masked;
     if (o->untied) spec.tied_head = false;
+    if (o->vocab) spec.vocab = o->vocab;
     spec.labels = o->head == ML_HEAD_LANGUAGE ? 0 : FIXTURE_LABELS;
     if (ml_family_end(o->family, ML_ROLE_RELATIVE)->module)
         fixture_relative(&spec, o->own_positions);
@@ -156,6 +159,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     if (o->kv_heads) spec.kv_heads = o->kv_heads;
     ml_weight shapes[ML_MODEL_SHAPES];
     ml_kernels_options kernels = {.backend = o->leaves ? "native" : "blas", .ordered = o->leaves};
+    if (o->backend) kernels.backend = o->backend;
     int64_t infix = ml_method_has_keys(o->method) ? 0 : 1;
     *f = (fixture){.virtual_tokens = ml_method_has_prefix(o->method), .vectors = o->vectors};
     assert_int_equal(ml_model_create(&f->model, &spec, grid, tp, tp_rank, o->dtype), ML_OK);

@@ -115,6 +115,40 @@ static void sizes_have_units(void **state)
     set_refused("memory.activations=most", "full, selective, checkpoint");
 }
 
+/* A least probability is a number or a power of two, and is written so that its bits come back. */
+static void filters_are_numbers_or_powers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double least;
+    } filters[] = {{"loss.filter=off", 0.0},
+                   {"loss.filter=2^-16", 0x1p-16},
+                   {"loss.filter=2^-1", 0.5},
+                   {"loss.filter=1.5e-5", 1.5e-5}};
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
+        ml_run_config c, again;
+        ml_text yaml = {0};
+        assert_int_equal(read_text("base: b.h5\n", &filters[i].text, 1, &c), ML_OK);
+        assert_true(c.loss.filter == filters[i].least);
+        assert_int_equal(ml_run_config_write(&c, &yaml), ML_OK);
+        assert_int_equal(read_text(yaml.data, NULL, 0, &again), ML_OK);
+        assert_true(again.loss.filter == filters[i].least);
+        ml_text_destroy(&yaml);
+        ml_run_config_destroy(&c);
+        ml_run_config_destroy(&again);
+    }
+    static const char *const bad[] = {
+        "loss.filter=0",     "loss.filter=1",       "loss.filter=2^-0",   "loss.filter=2^16",
+        "loss.filter=2^-",   "loss.filter=2^-1.5",  "loss.filter=2^-999", "loss.filter=on",
+        "loss.filter=-1e-5", "loss.filter=\"off\"", "loss.filter=nan",    "loss.filter=[1]"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) set_refused(bad[i], "loss.filter");
+    refused("base: b.h5\nloss: {filter: 2^-12}\nnumerics: grid\n", "loss.filter: numerics is grid");
+    refused("base: b.h5\nloss: {filter: 2^-12}\nobjective: {name: dpo}\n", "sft and mlm; with dpo");
+    refused("base: b.h5\nloss: {filter: 2^-12}\noptim: {label_smoothing: 0.1}\n",
+            "optim.label_smoothing, 0.1");
+}
+
 static void what_is_not_given_has_a_default(void **state)
 {
     (void)state;
@@ -569,6 +603,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(variants_of_lora),
         cmocka_unit_test(keys_of_lora_are_unread_elsewhere),
+        cmocka_unit_test(filters_are_numbers_or_powers),
         cmocka_unit_test(what_is_not_given_has_a_default),
         cmocka_unit_test(times_have_units),
         cmocka_unit_test(sizes_have_units),

@@ -350,6 +350,44 @@ static void cross_entropy(const ml_kernels *k, int64_t C, int64_t V)
     for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
 }
 
+/* What is left out is what the reference leaves out, and the rest has the bits of xent_backward. */
+static int64_t blocks_of_zeros, blocks_that_stay;
+
+static void filter(const ml_kernels *k, int64_t C, int64_t V)
+{
+    const ml_kernels *ref = ml_kernels_reference();
+    const float scale = 0.3f, least = 0x1p-12f;
+    static int32_t target[T_MOST];
+    int64_t ld = V + 2, start[T_MOST + 1];
+    for (int64_t c = 0; c <= C; c++) start[c] = c;
+    for (int64_t c = 0; c < C; c++) target[c] = (int32_t)((7 * c) % (4 * V));
+    const ml_targets targets = {start, target, V, NULL};
+    pair z = pair_of("z", 40), top = pair_of("top", 1), sum = pair_of("sum", 1),
+         lost = pair_of("lost", 1);
+    float *picked = fresh("picked", 1), *whole = copy_of(z.got), *odd = copy_of(z.got);
+    ref->xent_max(C, V, z.want, ld, top.want);
+    ref->xent_sum(C, V, z.want, ld, top.want, &targets, sum.want, picked);
+    k->xent_backward(C, V, whole, ld, top.want, sum.want, &targets, 0, V, scale);
+    int64_t got = k->xent_filter(C, V, z.got, ld, top.want, sum.want, &targets, scale, least,
+                                 lost.got),
+            want = ref->xent_filter(C, V, z.want, ld, top.want, sum.want, &targets, scale, least,
+                                    lost.want);
+    assert_int_equal(got, want);
+    compare("xent_filter", k, z, 6e-7);
+    compare("xent_filter's lost", k, lost, 1e-6);
+    for (int64_t i = 0; i < C * ld; i++) assert_true(z.got[i] == 0 || z.got[i] == whole[i]);
+    blocks_of_zeros += got;
+    blocks_that_stay += (C + ML_FILTER_ROWS - 1) / ML_FILTER_ROWS *
+                            ((V + ML_FILTER_COLUMNS - 1) / ML_FILTER_COLUMNS) -
+                        got;
+    odd[V - 1] = NAN; /* is no small probability */
+    (void)k->xent_filter(C, V, odd, ld, top.want, sum.want, &targets, scale, 0.99f, lost.got);
+    assert_true(isnan(odd[V - 1]));
+    pair const pairs[] = {z, top, sum, lost, {picked, whole}};
+    for (size_t i = 0; i < COUNT(pairs); i++) release(pairs[i]);
+    ml_memory_free(odd);
+}
+
 static ml_kernels *created(const char *vector_path)
 {
     ml_weight shape = {.rows = 8, .cols = 8};
@@ -416,6 +454,13 @@ static void test_rope(void **state)
     every_size(rope);
 }
 
+static void test_filter(void **state)
+{
+    (void)state;
+    every_size(filter);
+    assert_true(blocks_of_zeros > 0 && blocks_that_stay > 0);
+}
+
 static void test_cross_entropy(void **state)
 {
     (void)state;
@@ -452,11 +497,11 @@ static void test_not_a_number(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),        cmocka_unit_test(test_activations),
-        cmocka_unit_test(test_vectors),      cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_head_norms),   cmocka_unit_test(test_wide_norms),
-        cmocka_unit_test(test_caps),         cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_norms),         cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_vectors),       cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_head_norms),    cmocka_unit_test(test_wide_norms),
+        cmocka_unit_test(test_caps),          cmocka_unit_test(test_filter),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,6 +99,52 @@ static void weights(const ml_kernels *k, const int64_t *size, bool backward)
     ml_memory_free(want);
 }
 
+/* dY of which block (r, c) is zeros but where (r + 2c) is a multiple of 5; no row has block 2, and
+ * rows of W that only zeros meet are no numbers: who multiplies with them is seen. Within two
+ * blocks of rows, of which a taller tile has both, the same blocks are zeros. */
+static bool is_zeros(int64_t row, int64_t o)
+{
+    int64_t r = row / (2 * ML_FILTER_ROWS), c = o / ML_FILTER_COLUMNS;
+    return c == 2 || (r + 2 * c) % 5 != 0;
+}
+
+static bool is_needed(int64_t rows, int64_t o)
+{
+    bool needed = false;
+    for (int64_t row = 0; row < rows; row++) needed = needed || !is_zeros(row, o);
+    return needed;
+}
+
+static void sparse(const ml_kernels *k, const int64_t *size)
+{
+    int64_t m = size[0], n = size[1], depth = size[2], ldy = depth + GAP, ldc = n + GAP;
+    float *dy = numbers(m * ldy), *w = numbers(depth * n), *got = numbers((m + 1) * ldc),
+          *want = numbers((m + 1) * ldc), *first = numbers((m + 1) * ldc);
+    const ml_weight weight = {w, ML_FP32, depth, n};
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t o = 0; o < depth; o++)
+            if (is_zeros(i, o)) dy[i * ldy + o] = 0;
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = sum_of(dy + i * ldy, 1, w + j, n, depth);
+            first[i * ldc + j] = (float)sum;
+            want[i * ldc + j] += (float)sum;
+        }
+    for (int64_t o = 0; o < depth; o++)
+        for (int64_t j = 0; j < n && !is_needed(m, o); j++) w[o * n + j] = NAN;
+    k->sparse_backward(k, m, dy, ldy, &weight, 1, got, ldc);
+    compare("sparse dy·W", k, size, ldc, got, want);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) got[i * ldc + j] = NAN;
+    k->sparse_backward(k, m, dy, ldy, &weight, 0, got, ldc);
+    compare("sparse dy·W into new rows", k, size, ldc, got, first);
+    float *const all[] = {dy, w, got, want, first};
+    for (size_t i = 0; i < COUNT(all); i++) ml_memory_free(all[i]);
+}
+
+static const int64_t sparse_sizes[][3] = {{1, 1, 1},      {5, 3, 64},      {13, 17, 300},
+                                          {12, 64, 1600}, {151, 130, 700}, {300, 70, 833}};
+
 static ml_kernels *kernels(const char *vector_path)
 {
     const ml_kernels_options options = {
@@ -124,6 +170,7 @@ static void every_size(int threads)
             weights(k, sizes[s], false);
             weights(k, sizes[s], true);
         }
+        for (size_t s = 0; s < COUNT(sparse_sizes); s++) sparse(k, sparse_sizes[s]);
         ml_kernels_destroy(k);
     }
     omp_set_num_threads(before);

@@ -22,6 +22,19 @@ done:
     return st;
 }
 
+/* What is compared has exact gradients. */
+static ml_status check_row(const compare_options *o, const compare_row *row)
+{
+    ml_run_config config = {0};
+    ml_status st = compare_row_config(o, row, &config);
+    if (st == ML_OK && config.loss.filter > 0.0)
+        st = ml_run_config_refuse(&config, "loss.filter",
+                                  "leaves out a part of the gradient that is another one for each "
+                                  "method; compare and sweep need it off");
+    ml_run_config_destroy(&config);
+    return st;
+}
+
 ml_status compare_run_all(compare_options *o, const ml_run_config *config, compare_row *rows,
                           int64_t count)
 {
@@ -33,11 +46,7 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
                      config->path);
         goto done;
     }
-    for (int64_t i = 0; i < count; i++) {
-        ml_run_config row = {0};
-        ML_TRY(compare_row_config(o, &rows[i], &row));
-        ml_run_config_destroy(&row);
-    }
+    for (int64_t i = 0; i < count; i++) ML_TRY(check_row(o, &rows[i]));
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
     ML_TRY(ml_durable_make_directories(runs));

@@ -274,6 +274,92 @@ static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const flo
     }
 }
 
+/* Whether a target of these rows lies among columns [first, first + count). */
+ML_INLINE bool has_target(const ml_targets *targets, int64_t row, int64_t rows, int64_t first,
+                          int64_t count)
+{
+    bool found = false;
+    for (int64_t i = targets->start[row]; i < targets->start[row + rows]; i++) {
+        int64_t v = targets->token[i] - targets->first;
+        found = found || (v >= first && v < first + count);
+    }
+    return found;
+}
+
+/* z → exp(z − top); whether one of them is not below `limit`, as NaN is not. */
+ML_INLINE bool exponentials_of(int64_t count, float *z, float top, float limit)
+{
+    int reached = 0;
+#pragma omp simd reduction(| : reached)
+    for (int64_t v = 0; v < count; v++) {
+        z[v] = ml_native_exp(z[v] - top);
+        reached |= !(z[v] < limit);
+    }
+    return reached;
+}
+
+ML_INLINE float sum_of(int64_t count, const float *x)
+{
+    float lane[ML_SUM_LANES] = {0};
+    ML_FOR_LANES(count, lane[l] += x[i]);
+    return ml_sum_of_lanes(lane);
+}
+
+/* What xent_filter is to do, and with which rows. */
+typedef struct filter {
+    float *z;
+    int64_t ldz;
+    const float *rowmax, *sum;
+    const ml_targets *targets;
+    float scale, least, *lost;
+} filter;
+
+/* The block of these rows and columns: gradients without the targets' part, or zeros (true). */
+static bool filter_block(const filter *f, int64_t row, int64_t rows, int64_t first, int64_t count)
+{
+    float *block = f->z + row * f->ldz + first;
+    bool keep = has_target(f->targets, row, rows, first, count);
+    for (int64_t r = 0; r < rows; r++) {
+        float limit = f->least * f->sum[row + r];
+        bool reached = exponentials_of(count, block + r * f->ldz, f->rowmax[row + r], limit);
+        keep = keep || reached;
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        float *x = block + r * f->ldz, sum = f->sum[row + r];
+        if (keep) {
+            float factor = f->scale * ml_target_weights(f->targets, row + r) / sum;
+#pragma omp simd
+            for (int64_t v = 0; v < count; v++) x[v] *= factor;
+        } else {
+            f->lost[row + r] += sum_of(count, x) / sum;
+            memset(x, 0, (size_t)count * sizeof *x);
+        }
+    }
+    return !keep;
+}
+
+static int64_t xent_filter(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
+                           const float *sum, const ml_targets *targets, float scale, float least,
+                           float *lost)
+{
+    const filter f = {z, ldz, rowmax, sum, targets, scale, least, lost};
+    int64_t zeros = 0;
+#pragma omp parallel for schedule(static) reduction(+ : zeros) if (C * V >= ML_PARALLEL_FROM)
+    for (int64_t row = 0; row < C; row += ML_FILTER_ROWS) {
+        int64_t rows = ml_min(ML_FILTER_ROWS, C - row);
+        memset(lost + row, 0, (size_t)rows * sizeof *lost);
+        for (int64_t v = 0; v < V; v += ML_FILTER_COLUMNS)
+            zeros += filter_block(&f, row, rows, v, ml_min(ML_FILTER_COLUMNS, V - v));
+        for (int64_t c = row; c < row + rows; c++)
+            for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++) {
+                int64_t v = column(targets, i, V);
+                float *x = z + c * ldz + ml_max(v, 0);
+                if (v >= 0) *x = ml_fma(-scale, ml_target_weight(targets, i), *x);
+            }
+    }
+    return zeros;
+}
+
 void ML_NATIVE(native_exponentials)(ml_kernels *table)
 {
     table->activation_forward = activation_forward;
@@ -285,4 +371,5 @@ void ML_NATIVE(native_exponentials)(ml_kernels *table)
     table->xent_max = xent_max;
     table->xent_sum = xent_sum;
     table->xent_backward = xent_backward;
+    table->xent_filter = xent_filter;
 }

@@ -3,7 +3,10 @@
  * them into its own L2 cache, and the register tile runs along them with one cache-sized block of
  * A after another. Tasks are handed out as threads become free, so that a slow core holds nobody
  * up; an element of C is always summed by one task and in the same order, so the result does not
- * depend on who did it. */
+ * depend on who did it.
+ *
+ * Of a sparse A it is noted while packing which steps of each panel's depth are more than zeros;
+ * the register tile goes along these alone, and of B those are packed that some panel needs. */
 #include <omp.h>
 
 #include "kernels/native/blocks.h"
@@ -28,8 +31,16 @@ enum { TILE_ROWS = 6, ROWS_IN_L2 = 24, AHEAD = true };
 enum {
     TILE_VECTORS = 2,
     TILE_COLUMNS = TILE_VECTORS * ML_LANES,
-    TILE_STEPS = 8 /* of the depth, one behind the other in the code */
+    TILE_STEPS = 8, /* of the depth, one behind the other in the code */
+    BLOCKS = ML_PRODUCT_DEPTH / ML_FILTER_COLUMNS /* of a sparse panel's depth */
 };
+
+_Static_assert(BLOCKS *ML_FILTER_COLUMNS == ML_PRODUCT_DEPTH, "a pass has whole blocks");
+_Static_assert((int)TILE_ROWS % (int)ML_FILTER_ROWS == 0, "a panel has whole blocks");
+
+/* Bit i: block i of a panel's depth is more than zeros. */
+typedef uint16_t full_blocks;
+_Static_assert((int)BLOCKS <= 16, "a bit for each block");
 
 /* `lanes` rows of A or columns of B, `depth` deep. A: turned means [depth, lanes] in memory; B:
  * turned means [lanes, depth]. */
@@ -276,9 +287,24 @@ ML_INLINE void add_step(const int rows, const float *a, const float *b,
     }
 }
 
-/* A tile: `depth` steps, then into C. `ahead`: what a later tile reads. */
-ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, const float *b,
-                             float *c, int64_t ldc, float beta, const float *ahead)
+/* Steps [l, end) of the depth. */
+ML_INLINE void add_steps(const int rows, int64_t l, int64_t end, const float *a, const float *b,
+                         const float *ahead, ml_vector sum[TILE_ROWS][TILE_VECTORS])
+{
+    for (; l + TILE_STEPS <= end; l += TILE_STEPS) {
+        if (AHEAD) __builtin_prefetch(ahead + l / TILE_STEPS * (LINE / 4), 0, 2);
+#pragma GCC unroll 8
+        for (int s = 0; s < TILE_STEPS; s++)
+            add_step(rows, a + (l + s) * TILE_ROWS, b + (l + s) * TILE_COLUMNS, sum);
+    }
+    for (; l < end; l++) add_step(rows, a + l * TILE_ROWS, b + l * TILE_COLUMNS, sum);
+}
+
+/* A tile: `depth` steps, of a sparse A those of its full blocks, then into C. `ahead`: what a later
+ * tile reads. */
+ML_INLINE void multiply_tile(const int rows, const bool sparse, full_blocks full, int64_t depth,
+                             const float *a, const float *b, float *c, int64_t ldc, float beta,
+                             const float *ahead)
 {
     ml_vector sum[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
@@ -289,14 +315,11 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
         __builtin_prefetch(c + i * ldc, 1);
         __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
     }
-    int64_t l = 0;
-    for (; l + TILE_STEPS <= depth; l += TILE_STEPS) {
-        if (AHEAD) __builtin_prefetch(ahead + l / TILE_STEPS * (LINE / 4), 0, 2);
-#pragma GCC unroll 8
-        for (int s = 0; s < TILE_STEPS; s++)
-            add_step(rows, a + (l + s) * TILE_ROWS, b + (l + s) * TILE_COLUMNS, sum);
+    if (!sparse) add_steps(rows, 0, depth, a, b, ahead, sum);
+    for (unsigned left = sparse ? full : 0; left; left &= left - 1) {
+        int64_t from = (int64_t)__builtin_ctz(left) * ML_FILTER_COLUMNS;
+        add_steps(rows, from, ml_min(from + ML_FILTER_COLUMNS, depth), a, b, ahead, sum);
     }
-    for (; l < depth; l++) add_step(rows, a + l * TILE_ROWS, b + l * TILE_COLUMNS, sum);
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 2
@@ -308,12 +331,13 @@ ML_INLINE void multiply_tile(const int rows, int64_t depth, const float *a, cons
     }
 }
 
-static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const float *b, float *c,
-                         int64_t ldc, float beta, const float *ahead)
+ML_INLINE void tile_of_kind(const bool sparse, full_blocks full, int64_t rows, int64_t depth,
+                            const float *a, const float *b, float *c, int64_t ldc, float beta,
+                            const float *ahead)
 {
-#define ROWS(n)                                             \
-    case n:                                                 \
-        multiply_tile(n, depth, a, b, c, ldc, beta, ahead); \
+#define ROWS(n)                                                           \
+    case n:                                                               \
+        multiply_tile(n, sparse, full, depth, a, b, c, ldc, beta, ahead); \
         break;
     switch (rows) { /* each number of rows has its own unrolled code */
         ROWS(1)
@@ -336,12 +360,35 @@ static void tile_of_rows(int64_t rows, int64_t depth, const float *a, const floa
 #undef ROWS
 }
 
+static void dense_tile(int64_t rows, int64_t depth, const float *a, const float *b, float *c,
+                       int64_t ldc, float beta, const float *ahead)
+{
+    tile_of_kind(false, 0, rows, depth, a, b, c, ldc, beta, ahead);
+}
+
+static void sparse_tile(full_blocks full, int64_t rows, int64_t depth, const float *a,
+                        const float *b, float *c, int64_t ldc, float beta, const float *ahead)
+{
+    if (full || beta != 1) tile_of_kind(true, full, rows, depth, a, b, c, ldc, beta, ahead);
+}
+
+/* `full` NULL: A is not sparse. */
+ML_INLINE void tile_of_rows(const full_blocks *full, int64_t rows, int64_t depth, const float *a,
+                            const float *b, float *c, int64_t ldc, float beta, const float *ahead)
+{
+    if (full)
+        sparse_tile(*full, rows, depth, a, b, c, ldc, beta, ahead);
+    else
+        dense_tile(rows, depth, a, b, c, ldc, beta, ahead);
+}
+
 /* At the right edge of C: through a tile of memory. */
-static void edge_tile(int64_t rows, int64_t columns, int64_t depth, const float *a, const float *b,
-                      float *c, int64_t ldc, float beta, const float *ahead)
+static void edge_tile(const full_blocks *full, int64_t rows, int64_t columns, int64_t depth,
+                      const float *a, const float *b, float *c, int64_t ldc, float beta,
+                      const float *ahead)
 {
     float tile[TILE_ROWS * TILE_COLUMNS];
-    tile_of_rows(rows, depth, a, b, tile, TILE_COLUMNS, 0, ahead);
+    tile_of_rows(full, rows, depth, a, b, tile, TILE_COLUMNS, 0, ahead);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
             float *to = c + i * ldc + j, sum = tile[i * TILE_COLUMNS + j];
@@ -359,6 +406,7 @@ typedef struct pass {
     int64_t row, rows; /* of C and A: packed at a time */
     int64_t at, depth; /* of k */
     float beta;        /* the product's for the first part of the depth, then 1 */
+    full_blocks *full; /* of each panel of A; NULL: it is not sparse */
     int64_t row_parts, rows_a_part, groups; /* tasks: row_parts × groups */
 } pass;
 
@@ -390,6 +438,33 @@ static void pack_panel_of_a(const pass *p, int64_t panel)
                                   .turned = x->a_turned};
         pack_rows(&part, x->alpha, to);
     }
+}
+
+static bool is_more_than_zeros(const float *x, int64_t ld, int64_t rows, int64_t columns)
+{
+    int found = 0;
+    for (int64_t i = 0; i < rows; i++)
+#pragma omp simd reduction(| : found)
+        for (int64_t j = 0; j < columns; j++) found |= x[i * ld + j] != 0;
+    return found;
+}
+
+/* Nobody reads where a block of zeros would lie. */
+static void pack_sparse_panel_of_a(const pass *p, int64_t panel)
+{
+    const ml_product *x = p->product;
+    int64_t row = p->row + panel * TILE_ROWS, rows = ml_min(TILE_ROWS, p->row + p->rows - row);
+    float *to = p->scratch->packed_a + panel * TILE_ROWS * p->depth;
+    unsigned full = 0;
+    for (int64_t at = 0; at < p->depth; at += ML_FILTER_COLUMNS) {
+        const float *a = x->a + row * x->lda + p->at + at;
+        int64_t n = ml_min(ML_FILTER_COLUMNS, p->depth - at);
+        if (!is_more_than_zeros(a, x->lda, rows, n)) continue;
+        full |= 1u << at / ML_FILTER_COLUMNS;
+        pack_rows(&(matrix_part){(const char *)a, ML_FP32, x->lda, rows, n, false}, x->alpha,
+                  to + at * TILE_ROWS);
+    }
+    p->full[panel] = (full_blocks)full;
 }
 
 /* Of depth n that lies together from `place` on. */
@@ -426,9 +501,22 @@ static void pack_group_of_b(const pass *p, int64_t column, int64_t columns, floa
     }
 }
 
+/* What the panels of A from row `from` to `end` need of it. */
+static void pack_needed_of_b(const pass *p, int64_t column, int64_t columns, int64_t from,
+                             int64_t end, float *to)
+{
+    unsigned needed = 0;
+    for (int64_t i = from; i < end; i += TILE_ROWS) needed |= p->full[i / TILE_ROWS];
+    for (; needed; needed &= needed - 1) {
+        int64_t at = (int64_t)__builtin_ctz(needed) * ML_FILTER_COLUMNS;
+        pack_stretch_of_b(p, p->at + at, ml_min(ML_FILTER_COLUMNS, p->depth - at), column, columns,
+                          to + at * TILE_COLUMNS);
+    }
+}
+
 /* The packed group of B with the panels of A from row `from` to `end` (of those packed). */
-static void multiply_block(const pass *p, int64_t column, int64_t columns, const float *b,
-                           int64_t from, int64_t end)
+ML_INLINE void multiply_panels(const bool sparse, const pass *p, int64_t column, int64_t columns,
+                               const float *b, int64_t from, int64_t end)
 {
     const ml_product *x = p->product;
     const int64_t per_column = p->depth / TILE_STEPS * (LINE / 4); /* floats that a tile asks for */
@@ -438,11 +526,22 @@ static void multiply_block(const pass *p, int64_t column, int64_t columns, const
                         *ahead = a + ROWS_IN_L2 * p->depth + j / TILE_COLUMNS * per_column;
             float *c = x->c + (p->row + i) * x->ldc + column + j;
             int64_t rows = ml_min(TILE_ROWS, end - i), wide = columns - j;
+            const full_blocks *full = sparse ? p->full + i / TILE_ROWS : NULL;
             if (wide >= TILE_COLUMNS)
-                tile_of_rows(rows, p->depth, a, b + j * p->depth, c, x->ldc, p->beta, ahead);
+                tile_of_rows(full, rows, p->depth, a, b + j * p->depth, c, x->ldc, p->beta, ahead);
             else
-                edge_tile(rows, wide, p->depth, a, b + j * p->depth, c, x->ldc, p->beta, ahead);
+                edge_tile(full, rows, wide, p->depth, a, b + j * p->depth, c, x->ldc, p->beta,
+                          ahead);
         }
+}
+
+static void multiply_block(const pass *p, int64_t column, int64_t columns, const float *b,
+                           int64_t from, int64_t end)
+{
+    if (p->full)
+        multiply_panels(true, p, column, columns, b, from, end);
+    else
+        multiply_panels(false, p, column, columns, b, from, end);
 }
 
 static void run_task(const pass *p, int64_t task, float *packed_b)
@@ -450,7 +549,10 @@ static void run_task(const pass *p, int64_t task, float *packed_b)
     int64_t group = task / p->row_parts, part = task % p->row_parts;
     int64_t column = group * GROUP_COLUMNS, columns = ml_min(GROUP_COLUMNS, p->product->n - column);
     int64_t first = part * p->rows_a_part, end = ml_min(p->rows, first + p->rows_a_part);
-    pack_group_of_b(p, column, columns, packed_b);
+    if (p->full)
+        pack_needed_of_b(p, column, columns, first, end, packed_b);
+    else
+        pack_group_of_b(p, column, columns, packed_b);
     for (int64_t i = first; i < end; i += ROWS_IN_L2)
         multiply_block(p, column, columns, packed_b, i, ml_min(end, i + ROWS_IN_L2));
 }
@@ -471,8 +573,12 @@ static void run_pass(const pass *p)
     float *packed_b =
         p->scratch->packed_b + omp_get_thread_num() * ML_PRODUCT_DEPTH * ML_PRODUCT_COLUMNS;
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < (p->rows + TILE_ROWS - 1) / TILE_ROWS; panel++)
-        pack_panel_of_a(p, panel);
+    for (int64_t panel = 0; panel < (p->rows + TILE_ROWS - 1) / TILE_ROWS; panel++) {
+        if (p->full)
+            pack_sparse_panel_of_a(p, panel);
+        else
+            pack_panel_of_a(p, panel);
+    }
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < p->row_parts * p->groups; task++) run_task(p, task, packed_b);
 }
@@ -483,11 +589,13 @@ void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
             rounds = ml_max(1, (x->m + most - 1) / most),
             rows = ml_round_up((x->m + rounds - 1) / rounds, TILE_ROWS),
             parts = ml_max(1, (x->k + ML_PRODUCT_DEPTH - 1) / ML_PRODUCT_DEPTH);
-    int64_t step = ml_dtype_is_block(x->b_dtype) ? 32 : 8; /* groups of weights are never cut */
+    /* Neither groups of weights nor blocks of zeros are ever cut. */
+    int64_t step = x->sparse ? ML_FILTER_COLUMNS : ml_dtype_is_block(x->b_dtype) ? 32 : 8;
     int64_t depth =
         ml_min(ML_PRODUCT_DEPTH, ml_round_up(ml_max(1, (x->k + parts - 1) / parts), step));
     bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
     int threads = small ? 1 : scratch->threads;
+    full_blocks full[ML_PRODUCT_ROWS / TILE_ROWS]; /* of all threads */
 #pragma omp parallel num_threads(threads) if (threads > 1)
     for (int64_t row = 0; row < x->m; row += rows)
         for (int64_t at = 0; at < ml_max(1, x->k); at += depth) {
@@ -495,7 +603,8 @@ void ML_NATIVE(product)(const ml_product *x, const ml_product_scratch *scratch)
                       .scratch = scratch,
                       .row = row,
                       .rows = ml_min(rows, x->m - row),
-                      .at = at};
+                      .at = at,
+                      .full = x->sparse ? full : NULL};
             p.depth = ml_min(depth, x->k - at);
             p.beta = at == 0 ? x->beta : 1;
             cut_tasks(&p, threads);

@@ -149,6 +149,50 @@ static void xent_backward(int64_t C, int64_t V, float *z, int64_t ldz, const flo
         }
 }
 
+/* Whether a probability of the block reaches `least`, or a target lies there. */
+static bool is_kept(int64_t rows, int64_t columns, const float *z, int64_t ldz, const float *rowmax,
+                    const float *sum, const ml_targets *targets, float least)
+{
+    bool kept = false;
+    for (int64_t c = 0; c < rows; c++)
+        for (int64_t v = 0; v < columns; v++) {
+            double p = exp((double)z[c * ldz + v] - (double)rowmax[c]) / (double)sum[c];
+            kept = kept || !(p < (double)least);
+            for (int64_t i = targets->start[c]; i < targets->start[c + 1]; i++)
+                kept = kept || is_column(targets, i, v);
+        }
+    return kept;
+}
+
+static int64_t xent_filter(int64_t C, int64_t V, float *z, int64_t ldz, const float *rowmax,
+                           const float *sum, const ml_targets *targets, float scale, float least,
+                           float *lost)
+{
+    int64_t zeros = 0;
+    for (int64_t c = 0; c < C; c++) lost[c] = 0;
+    for (int64_t c = 0; c < C; c += ML_FILTER_ROWS)
+        for (int64_t v = 0; v < V; v += ML_FILTER_COLUMNS) {
+            int64_t rows = ml_min(ML_FILTER_ROWS, C - c),
+                    columns = ml_min(ML_FILTER_COLUMNS, V - v);
+            float *block = z + c * ldz + v;
+            const ml_targets own = {targets->start + c, targets->token, targets->first + v,
+                                    targets->weight};
+            if (is_kept(rows, columns, block, ldz, rowmax + c, sum + c, &own, least)) {
+                xent_backward(rows, columns, block, ldz, rowmax + c, sum + c, &own, 0, V, scale);
+                continue;
+            }
+            zeros++;
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t j = 0; j < columns; j++) {
+                    float *x = block + r * ldz + j;
+                    lost[c + r] +=
+                        (float)(exp((double)*x - (double)rowmax[c + r]) / (double)sum[c + r]);
+                    *x = 0;
+                }
+        }
+    return zeros;
+}
+
 void ml_reference_exponentials(ml_kernels *table)
 {
     table->activation_forward = activation_forward;
@@ -160,4 +204,5 @@ void ml_reference_exponentials(ml_kernels *table)
     table->xent_max = xent_max;
     table->xent_sum = xent_sum;
     table->xent_backward = xent_backward;
+    table->xent_filter = xent_filter;
 }
