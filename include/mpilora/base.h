@@ -130,6 +130,38 @@ const char *ml_category_name(ml_category category);
 void *ml_memory_alloc(int64_t count, size_t size, ml_category category,
                       const char *what) ML_NODISCARD;
 
+/* From now on ml_memory_alloc_shareable gives memory that other processes can map: for a rank with
+ * others on its node. Before, and with false, it is ml_memory_alloc.
+ * Shapes: none.
+ * Ownership: none.
+ * Local; from one thread alone, as ml_memory_alloc_shareable and the end of its blocks.
+ * Errors: none. */
+void ml_memory_share(bool yes);
+
+/* As ml_memory_alloc, for vectors that ranks sum: where others can read them without the kernel's
+ * help, if they are large and the kernel has memory files, else in plain memory.
+ * Shapes: count × size bytes.
+ * Ownership: the caller's, who ends it with ml_memory_free.
+ * Local.
+ * Errors: NULL after ml_fail(ML_RESOURCE) naming `what` and the bytes. */
+void *ml_memory_alloc_shareable(int64_t count, size_t size, ml_category category,
+                                const char *what) ML_NODISCARD;
+
+/* A block of memory that others can map as /proc/PID/fd/N of this process. */
+typedef struct ml_shareable {
+    const void *start;
+    int64_t bytes; /* whole huge pages */
+    int fd;
+    uint32_t serial; /* of the blocks of this process, from 1 on */
+} ml_shareable;
+
+/* The block that a pointer is in; false: it is in none.
+ * Shapes: bytes.
+ * Ownership: borrows `pointer`; the block stays its owner's.
+ * Local.
+ * Errors: none. */
+bool ml_memory_find_shareable(const void *pointer, ml_shareable *out);
+
 /* Gives memory back; NULL is fine.
  * Shapes: none.
  * Ownership: takes `pointer`.

@@ -4,15 +4,16 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "mpilora/base.h"
+#include "base/shareable.h"
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
-static const int64_t huge_from = 4 << 20;
+static const int64_t huge_from = 4 << 20, shared_from = 512 << 10;
 
 typedef struct header {
-    void *start; /* what free() takes */
+    void *start; /* what free() takes; NULL: a memory file's pages */
     int64_t bytes;
     ml_category category;
+    int fd; /* of the file */
 } header;
 _Static_assert(sizeof(header) <= ALIGNMENT, "the header fits before an aligned block");
 
@@ -56,7 +57,12 @@ static void *zeroed(int64_t bytes, size_t alignment, void **start)
     return block;
 }
 
-void *ml_memory_alloc(int64_t count, size_t size, ml_category category, const char *what)
+static bool is_shared;
+
+void ml_memory_share(bool yes) { is_shared = yes; }
+
+static void *allocate(int64_t count, size_t size, ml_category category, const char *what,
+                      bool shareable)
 {
     int64_t bytes;
     if (!ml_multiply(count, (int64_t)size, &bytes) || bytes > INT64_MAX / 2) {
@@ -64,18 +70,30 @@ void *ml_memory_alloc(int64_t count, size_t size, ml_category category, const ch
                       what, count, size);
         return NULL;
     }
-    void *start = NULL;
-    void *block = zeroed(bytes, bytes >= huge_from ? HUGE_PAGE : ALIGNMENT, &start);
+    void *start = NULL, *block = NULL;
+    int fd = -1;
+    if (shareable && bytes >= shared_from) block = shareable_map(bytes, &fd);
+    if (!block) block = zeroed(bytes, bytes >= huge_from ? HUGE_PAGE : ALIGNMENT, &start);
     if (!block) {
         (void)ml_fail(ML_RESOURCE,
                       "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64,
                       what, bytes, ml_category_name(category), atomic_load(&total));
         return NULL;
     }
-    *header_of(block) = (header){start, bytes, category};
+    *header_of(block) = (header){start, bytes, category, fd};
     atomic_fetch_add(&allocations, 1);
     ml_memory_account(category, bytes);
     return block;
+}
+
+void *ml_memory_alloc(int64_t count, size_t size, ml_category category, const char *what)
+{
+    return allocate(count, size, category, what, false);
+}
+
+void *ml_memory_alloc_shareable(int64_t count, size_t size, ml_category category, const char *what)
+{
+    return allocate(count, size, category, what, is_shared);
 }
 
 void ml_memory_free(void *pointer)
@@ -83,7 +101,10 @@ void ml_memory_free(void *pointer)
     if (!pointer) return;
     header *h = header_of(pointer);
     ml_memory_account(h->category, -h->bytes);
-    free(h->start);
+    if (h->start)
+        free(h->start);
+    else
+        shareable_unmap(pointer, h->bytes, h->fd);
 }
 
 void ml_memory_take_pages(void *pointer)
@@ -91,6 +112,7 @@ void ml_memory_take_pages(void *pointer)
     enum { PAGE = 4096 };
     char *block = pointer;
     int64_t bytes = pointer ? header_of(pointer)->bytes : 0;
+    if (pointer && !header_of(pointer)->start) shareable_take_pages(block, bytes);
 #pragma omp parallel for schedule(static)
     for (int64_t page = 0; page < bytes; page += PAGE) *(volatile char *)(block + page) = 0;
 }

@@ -29,6 +29,11 @@ typedef struct passage {
     bool adds, gathers;
     bool tree;  /* of additions; else the ranks' addends one after the other */
     bool reads; /* the others' vectors, where they lie; the halves are room for pieces of these */
+    bool maps;  /* them, where they can be */
+    struct {
+        bool looked;
+        const float *at;            /* NULL: its pieces are read */
+    } vector[SEGMENT_READERS_MOST]; /* of each member's */
 } passage;
 
 static char *block_of(const segment *s, int rank)
@@ -61,7 +66,7 @@ void segment_reset(segment *s, ml_group group)
 
 static int half_of(const passage *p, int64_t piece) { return (int)((p->first + piece) & 1); }
 
-/* Where a rank put what it wrote for `part`, or, of its own part, the result; or where it was read
+/* Where a rank put what it wrote for `part`, or, of its own part, the result; or where it is read
  * to. */
 static float *place_of(const passage *p, int64_t piece, int writer, int part)
 {
@@ -136,6 +141,17 @@ static void copy(float *to, const float *from, int64_t count)
     memcpy(to, from, (size_t)count * sizeof *to);
 }
 
+/* Another rank's vector at this rank's addresses, where it can be; the rank has told of it. */
+static const float *mapped(passage *p, int member)
+{
+    if (p->maps && !p->vector[member].looked) {
+        p->vector[member].looked = true;
+        p->vector[member].at =
+            segment_map(p->segment, p->group->member[member], member_flags(p, member));
+    }
+    return p->vector[member].at;
+}
+
 /* A piece of another rank's vector, to where it is added, or to its place in x. */
 static void read_piece(const passage *p, int64_t piece, int member, int part, float *to)
 {
@@ -184,20 +200,29 @@ static const float *add_tree(int64_t count, int vectors, const float *const *vec
     return rooms[0];
 }
 
+/* A member's addends for this rank's part. */
+static const float *addends_of(const passage *p, int64_t piece, int member)
+{
+    int64_t count;
+    const float *own = floats_of(p, piece, p->group->rank, &count),
+                *at = p->reads ? p->vector[member].at : NULL;
+    if (member == p->group->rank) return own;
+    return at ? at + (own - p->x) : place_of(p, piece, member, p->group->rank);
+}
+
 static void add_block_as_tree(const passage *p, int64_t piece, float *x, int64_t at, int64_t count)
 {
     const float *part[SEGMENT_RANKS_MOST];
     float rooms[TREE_LEVELS][BLOCK_FLOATS];
-    int members = p->group->size, rank = p->group->rank;
-    for (int i = 0; i < members; i++)
-        part[i] = i == rank ? x + at : place_of(p, piece, i, rank) + at;
+    int members = p->group->size;
+    for (int i = 0; i < members; i++) part[i] = addends_of(p, piece, i) + at;
     copy(x + at, add_tree(count, members, part, rooms), count);
 }
 
 /* This rank's part, from floats `at` on. */
 static void add_block(const passage *p, int64_t piece, float *x, int64_t at, int64_t count)
 {
-    int members = p->group->size, rank = p->group->rank;
+    int members = p->group->size;
     float sums[BLOCK_FLOATS];
     if (p->tree) {
         add_block_as_tree(p, piece, x, at, count);
@@ -205,7 +230,7 @@ static void add_block(const passage *p, int64_t piece, float *x, int64_t at, int
     }
     const float *sum = NULL;
     for (int i = 0; i < members; i++) {
-        const float *part = i == rank ? x + at : place_of(p, piece, i, rank) + at;
+        const float *part = addends_of(p, piece, i) + at;
         float *to = i == members - 1 ? x + at : sums;
         if (sum) add(count, sum, part, to);
         sum = sum ? to : part;
@@ -215,7 +240,7 @@ static void add_block(const passage *p, int64_t piece, float *x, int64_t at, int
 /* The results of the half's last use are copied: whoever wrote this piece had copied them before.
  * They go there at one go: storing to lines that are in another core's cache, a few at a time and
  * between other work, takes longer. */
-static void add_piece(const passage *p, int64_t piece)
+static void add_piece(passage *p, int64_t piece)
 {
     int rank = p->group->rank;
     segment_flags *own = member_flags(p, rank);
@@ -223,14 +248,15 @@ static void add_piece(const passage *p, int64_t piece)
     float *x = floats_of(p, piece, rank, &count);
     wait_for_written(p, piece);
     for (int i = 1; p->reads && i < p->group->size; i++)
-        read_piece(p, piece, other(p, i), rank, place_of(p, piece, other(p, i), rank));
+        if (!mapped(p, other(p, i)))
+            read_piece(p, piece, other(p, i), rank, place_of(p, piece, other(p, i), rank));
     for (int64_t at = 0; at < count; at += BLOCK_FLOATS)
         add_block(p, piece, x, at, ml_min(BLOCK_FLOATS, count - at));
     if (p->gathers && !p->reads) copy(place_of(p, piece, rank, rank), x, count);
     segment_tell(own, &own->added, p->first + (uint32_t)piece + 1);
 }
 
-static void copy_results(const passage *p, int64_t piece)
+static void copy_results(passage *p, int64_t piece)
 {
     segment_flags *own = member_flags(p, p->group->rank);
     int64_t count;
@@ -238,7 +264,10 @@ static void copy_results(const passage *p, int64_t piece)
         int member = other(p, i);
         float *to = floats_of(p, piece, member, &count);
         wait_for_added(p, member, piece);
-        if (p->reads)
+        const float *from = p->reads ? mapped(p, member) : NULL;
+        if (from)
+            copy(to, from + (to - p->x), count);
+        else if (p->reads)
             read_piece(p, piece, member, member, to);
         else
             copy(to, place_of(p, piece, member, member), count);
@@ -251,6 +280,7 @@ static void offer_vector(const passage *p)
 {
     segment_flags *own = member_flags(p, p->group->rank);
     atomic_store_explicit(&own->vector, (uintptr_t)p->x, memory_order_relaxed);
+    segment_tell_block(own, p->x, p->n);
     segment_tell(own, p->adds ? &own->written : &own->added, p->first + (uint32_t)p->pieces);
 }
 
@@ -267,6 +297,7 @@ static void pass(passage *p)
 {
     int others = p->group->size - 1;
     p->reads = p->segment->reads && p->n >= SEGMENT_LONG && others < SEGMENT_READERS_MOST;
+    p->maps = p->reads && p->n <= SEGMENT_MAPPED;
     p->piece =
         p->reads ? ml_min(HALF_FLOATS, 2 * HALF_FLOATS / others) : HALF_FLOATS / (others + 1);
     p->piece = p->piece / LINE_FLOATS * LINE_FLOATS;

@@ -10,7 +10,9 @@
  *
  * Of a long vector the copies into halves would take most of the time. Where the kernel lets ranks
  * read each other's memory, they say where their vectors lie, and (2) and (3) read from there; who
- * is done waits until the others are, since they read what is the caller's.
+ * is done waits until the others are, since they read what is the caller's. A vector in memory that
+ * others can map (ml_memory_alloc_shareable) is added straight from there; else the kernel copies
+ * it, piece by piece. Each rank decides that for itself.
  *
  * A flag counts pieces, is written by its owner alone, and is released after what it speaks of;
  * whoever reads the memory has acquired the flag before. Flags count for each group by itself;
@@ -30,17 +32,33 @@ enum {
     SEGMENT_HALF = 128 << 10,  /* bytes */
     SEGMENT_RANKS_MOST = 1024, /* so that a rank's part of a half is a line and more */
     SEGMENT_BLOCK = SEGMENT_FLAGS + 2 * SEGMENT_HALF, /* bytes of a rank */
-    SEGMENT_LONG = 1 << 17,   /* floats from which on a vector is read where it lies */
-    SEGMENT_READERS_MOST = 32 /* ranks that do so: each needs room for a page of every other's */
+    SEGMENT_LONG = 1 << 17,    /* floats from which on a vector is read where it lies */
+    SEGMENT_READERS_MOST = 32, /* ranks that do so: each needs room for a page of every other's */
+    /* Floats up to which a vector is mapped: its pages then count as both ranks'. */
+    SEGMENT_MAPPED = 1 << 24,
+    SEGMENT_MAPPINGS = 64 /* blocks of other ranks that stay mapped */
 };
 
 /* Of one rank in one group. Pieces so far that it has (1) written, (2) added up, (3) left for good;
- * how many ranks sleep until one of these changes; and where its vector lies, if they read that. */
+ * how many ranks sleep until one of these changes; where its vector lies, if they read that, and
+ * the block around it that they can map: of so many bytes, 0: there is none. */
 typedef struct segment_flags {
     _Alignas(SEGMENT_LINE) _Atomic uint32_t written;
     _Atomic uint32_t added, left, sleepers;
     _Atomic uintptr_t vector;
+    uintptr_t block;
+    int64_t bytes;
+    int fd;
+    uint32_t serial;
 } segment_flags;
+
+/* A block of another rank's, at this rank's address; NULL: it cannot be mapped. */
+typedef struct segment_mapping {
+    int rank;
+    uint32_t serial; /* 0: of nobody */
+    int64_t bytes;
+    void *start;
+} segment_mapping;
 
 /* The end of a rank's flags: its process, and a number that lies in its memory, by which the others
  * know that they read the right one. */
@@ -69,6 +87,8 @@ typedef struct segment {
         const segment_group *group; /* NULL: nobody */
         uint32_t left;              /* what its members' flags say when they need it no more */
     } reader[2];                    /* of what was last written into each half */
+    segment_mapping mapping[SEGMENT_MAPPINGS];
+    int oldest;
     /* Called again and again while a rank waits for long: whether it may sleep for a while. */
     bool (*idle)(void *self);
     void *self;
@@ -94,6 +114,16 @@ void segment_allgather(segment *s, ml_group group, float *x, int64_t n);
 void segment_offer(segment *s);
 bool segment_can_read(const segment *s, int ranks);
 void segment_read(const segment *s, int rank, uintptr_t from, void *to, int64_t bytes);
+
+/* That rank's, where it has offered its memory. */
+segment_process *segment_process_of(const segment *s, int rank);
+
+/* segment_map.c: beside this rank's vector the block that it lies in, before the flag tells of it;
+ * a vector of another rank that has told so, or NULL: it is to be read. And gives all of them back.
+ * Local. */
+void segment_tell_block(segment_flags *own, const float *x, int64_t n);
+const float *segment_map(segment *s, int rank, const segment_flags *flags);
+void segment_unmap_all(segment *s);
 
 /* segment_wait.c: until another rank's flag says so many pieces; and to say so of one's own. */
 void segment_wait(const segment *s, segment_flags *of, _Atomic uint32_t *flag, uint32_t pieces);

@@ -6,7 +6,7 @@
 
 #include "grid/segment.h"
 
-static segment_process *process_of(const segment *s, int rank)
+segment_process *segment_process_of(const segment *s, int rank)
 {
     char *flags = s->memory + (int64_t)rank * SEGMENT_BLOCK;
     return (segment_process *)(void *)(flags + SEGMENT_FLAGS - sizeof(segment_process));
@@ -21,13 +21,13 @@ static int64_t read_some(int64_t process, uintptr_t from, void *to, int64_t byte
 void segment_offer(segment *s)
 {
     s->proof = (uint64_t)(ml_seconds() * 1e9) << 16 ^ (uint64_t)getpid();
-    *process_of(s, s->rank) = (segment_process){getpid(), s->proof, (uintptr_t)&s->proof};
+    *segment_process_of(s, s->rank) = (segment_process){getpid(), s->proof, (uintptr_t)&s->proof};
 }
 
 bool segment_can_read(const segment *s, int ranks)
 {
     for (int rank = 0; rank < ranks; rank++) {
-        const segment_process *process = process_of(s, rank);
+        const segment_process *process = segment_process_of(s, rank);
         uint64_t found = 0;
         if (read_some(process->id, process->where, &found, sizeof found) != (int64_t)sizeof found ||
             found != process->proof)
@@ -40,7 +40,7 @@ bool segment_can_read(const segment *s, int ranks)
  * the job. */
 void segment_read(const segment *s, int rank, uintptr_t from, void *to, int64_t bytes)
 {
-    int64_t process = process_of(s, rank)->id;
+    int64_t process = segment_process_of(s, rank)->id;
     for (int64_t at = 0; at < bytes;) {
         int64_t got = read_some(process, from + (uintptr_t)at, (char *)to + at, bytes - at);
         if (got > 0) {

@@ -121,6 +121,7 @@ void sums_start(ml_grid *grid)
         return;
     }
     ml_memory_account(ML_MEM_COMMUNICATION, SEGMENT_BLOCK);
+    ml_memory_share(true);
     find_groups(grid, 0);
     segment_offer(&grid->segment);
     MPI_Barrier(grid->group[ML_GROUP_NODE]);
@@ -133,6 +134,8 @@ void sums_stop(ml_grid *grid)
 {
     if (!grid->shared) return;
     ml_memory_account(ML_MEM_COMMUNICATION, -(int64_t)SEGMENT_BLOCK);
+    ml_memory_share(false);
+    segment_unmap_all(&grid->segment);
     give_up(grid);
 }
 

@@ -396,7 +396,12 @@ ml_status ml_model_reserve(ml_model *m, int64_t tokens, bool backward)
     lay_out(m, a, tokens, backward, &saved, &work);
     ML_NEW(saved.base, saved.used, ML_MEM_ACTIVATION, "activations kept for backward");
     a->saved_storage = saved.base;
-    ML_NEW(work.base, work.used, ML_MEM_WORKSPACE, "activations' work space");
+    work.base = ml_memory_alloc_shareable(work.used, 1, ML_MEM_WORKSPACE,
+                                          "activations' work space"); /* sums over tp lie there */
+    if (!work.base) {
+        st = ML_RESOURCE;
+        goto done;
+    }
     a->work_storage = work.base;
     saved = (cursor){.base = saved.base};
     work = (cursor){.base = work.base};

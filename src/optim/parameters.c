@@ -101,7 +101,9 @@ ml_status ml_parameters_allocate(ml_parameters *p, bool training)
     ml_status st = ML_OK;
     ML_NEW(p->value, p->local, ML_MEM_TRAINABLE, "trainable parameters");
     if (!training) return ML_OK;
-    ML_NEW(p->gradient, p->local, ML_MEM_GRADIENT, "gradients");
+    p->gradient =
+        ml_memory_alloc_shareable(p->local, sizeof *p->gradient, ML_MEM_GRADIENT, "gradients");
+    if (!p->gradient) return ML_RESOURCE;
     if (p->exact) ML_NEW(p->sum, p->local, ML_MEM_GRADIENT, "exact sums of gradients");
     ML_NEW(p->moment1, p->held, ML_MEM_OPTIMIZER, "AdamW's first moments");
     ML_NEW(p->moment2, p->held, ML_MEM_OPTIMIZER, "AdamW's second moments");

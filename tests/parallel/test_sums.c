@@ -138,6 +138,27 @@ static void sums_are_exact_and_alike(void **state)
     }
 }
 
+/* The same, of vectors in memory that the other ranks map. */
+static void mapped_vectors_give_the_same(void **state)
+{
+    (void)state;
+    ml_shareable block;
+    float *plain = x;
+    ml_memory_share(true);
+    x = ml_memory_alloc_shareable(FLOATS + 16, sizeof *x, ML_MEM_OTHER, "a vector");
+    assert_non_null(x);
+    assert_true(ml_memory_find_shareable(x, &block));
+    for (int tp = 1; tp <= ml_grid_world_size(); tp *= 2) {
+        ml_grid *grid;
+        assert_int_equal(ml_grid_create(&grid, tp), ML_OK);
+        check_grid(grid);
+        ml_grid_destroy(grid);
+    }
+    ml_memory_free(x);
+    assert_false(ml_memory_find_shareable(x, &block));
+    x = plain;
+}
+
 /* The same tree in shared memory and by messages. */
 static void ordered_sums_are_trees(void **state)
 {
@@ -284,6 +305,7 @@ int main(int argc, char **argv)
     y = calloc(FLOATS + 16, sizeof *y);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_exact_and_alike),
+        cmocka_unit_test(mapped_vectors_give_the_same),
         cmocka_unit_test(ordered_sums_are_trees),
         cmocka_unit_test(two_ranks_sum_as_mpi_does),
         cmocka_unit_test(what_is_not_finite_goes_through),

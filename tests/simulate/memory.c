@@ -18,6 +18,8 @@ static struct {
 
 void *__wrap_ml_memory_alloc(int64_t count, size_t size, ml_category category, const char *what);
 void *__real_ml_memory_alloc(int64_t count, size_t size, ml_category category, const char *what);
+void *__wrap_ml_memory_alloc_shareable(int64_t count, size_t size, ml_category category,
+                                       const char *what);
 void __wrap_ml_memory_free(void *pointer);
 void __real_ml_memory_free(void *pointer);
 
@@ -33,6 +35,12 @@ void *__wrap_ml_memory_alloc(int64_t count, size_t size, ml_category category, c
     block[i].start = own;
     block[i].end = own + bytes;
     return own;
+}
+
+void *__wrap_ml_memory_alloc_shareable(int64_t count, size_t size, ml_category category,
+                                       const char *what)
+{
+    return __wrap_ml_memory_alloc(count, size, category, what);
 }
 
 void __wrap_ml_memory_free(void *pointer)

@@ -39,7 +39,7 @@ enum { SIZES = sizeof sizes / sizeof *sizes };
 typedef struct team {
     int ranks, rounds;
     uint32_t start; /* of all flags */
-    bool reads;
+    bool reads, maps;
     char *memory;
 } team;
 
@@ -156,9 +156,29 @@ static void *run(void *argument)
     return NULL;
 }
 
-static void check_team(int ranks, uint32_t start, int rounds, bool reads)
+/* Half of the ranks' vectors where others can map them: each is added as it can be. */
+static float *vector_of(const team *team, int rank)
 {
-    team team = {ranks, rounds, start, reads, NULL};
+    bool shareable = team->maps && rank % 2 == 0;
+    ml_memory_share(shareable);
+    float *x = ml_memory_alloc_shareable(FLOATS, sizeof *x, ML_MEM_OTHER, "a vector");
+    ml_shareable block;
+    assert_non_null(x);
+    assert_int_equal(ml_memory_find_shareable(x, &block), shareable);
+    return x;
+}
+
+static void check_mappings(segment *s, bool some)
+{
+    bool found = false;
+    for (int i = 0; i < SEGMENT_MAPPINGS; i++) found = found || s->mapping[i].start;
+    assert_int_equal(found, some);
+    segment_unmap_all(s);
+}
+
+static void check_team(int ranks, uint32_t start, int rounds, bool reads, bool maps)
+{
+    team team = {ranks, rounds, start, reads, maps, NULL};
     int calls = 0;
     thread *threads = calloc((size_t)ranks, sizeof *threads);
     pthread_t id[RANKS_MOST];
@@ -170,9 +190,9 @@ static void check_team(int ranks, uint32_t start, int rounds, bool reads)
         thread *t = &threads[i];
         t->team = &team;
         t->rank = i;
-        t->x = calloc(FLOATS, sizeof *t->x);
+        t->x = vector_of(&team, i);
         t->expected = calloc(FLOATS, sizeof *t->x);
-        assert_true(t->x && t->expected);
+        assert_non_null(t->expected);
         memset(team.memory + (size_t)i * SEGMENT_BLOCK, 0, SEGMENT_FLAGS);
         join_all(t);
     }
@@ -184,7 +204,8 @@ static void check_team(int ranks, uint32_t start, int rounds, bool reads)
         if (threads[i].faults > 0)
             fail_msg("rank %d of %d: %d vectors are wrong", i, ranks, threads[i].faults);
         calls += threads[i].calls;
-        free(threads[i].x);
+        check_mappings(&threads[i].segment, maps && (i > 0 || ranks > 2));
+        ml_memory_free(threads[i].x);
         free(threads[i].expected);
     }
     assert_true(calls > 0); /* a rank that waits for a late one looks after MPI */
@@ -195,13 +216,19 @@ static void check_team(int ranks, uint32_t start, int rounds, bool reads)
 static void sums_are_those_in_the_order_of_ranks(void **state)
 {
     (void)state;
-    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, false);
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, false, false);
 }
 
 static void long_vectors_are_read_where_they_lie(void **state)
 {
     (void)state;
-    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, true);
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, true, false);
+}
+
+static void long_vectors_are_mapped_where_they_can_be(void **state)
+{
+    (void)state;
+    for (int ranks = 2; ranks <= RANKS_MOST; ranks++) check_team(ranks, 0, 12, true, true);
 }
 
 /* Another process in its place, or none. */
@@ -222,15 +249,15 @@ static void a_wrong_process_is_not_read(void **state)
 static void flags_wrap_around(void **state)
 {
     (void)state;
-    check_team(2, UINT32_MAX - 5, 2, false);
-    check_team(4, UINT32_MAX - 40, 2, true);
+    check_team(2, UINT32_MAX - 5, 2, false, false);
+    check_team(4, UINT32_MAX - 40, 2, true, true);
 }
 
 /* Where `idle` says that a message is on its way nobody sleeps. */
 static void nobody_sleeps_over_messages(void **state)
 {
     (void)state;
-    check_team(3, 0, 1, false);
+    check_team(3, 0, 1, false, false);
 }
 
 int main(void)
@@ -238,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_those_in_the_order_of_ranks),
         cmocka_unit_test(long_vectors_are_read_where_they_lie),
+        cmocka_unit_test(long_vectors_are_mapped_where_they_can_be),
         cmocka_unit_test(a_wrong_process_is_not_read),
         cmocka_unit_test(flags_wrap_around),
         cmocka_unit_test(nobody_sleeps_over_messages),

@@ -79,7 +79,9 @@ static ml_status list_sizes(allreduce *a, const allreduce_options *o)
     add_size(a, o, "lora", 4 * lora);
     add_size(a, o, "full", 4 * ml_model_parameters_total(&o->spec));
     for (int64_t i = 0; i < a->count; i++) most = ml_max(most, a->sizes[i].measured);
-    return bench_new_floats(&a->buffer, most / 4, "a buffer to be summed");
+    a->buffer = ml_memory_alloc_shareable(most / 4, sizeof *a->buffer, ML_MEM_OTHER,
+                                          "a buffer to be summed"); /* as gradients are */
+    return a->buffer ? ML_OK : ML_RESOURCE;
 }
 
 /* ---- measurement --------------------------------------------------------------------------- */
