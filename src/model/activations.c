@@ -47,7 +47,9 @@ static void lay_out_recomputed(const ml_model *m, int64_t l, int64_t T, saved_la
     if (keeps_part(m)) k->x1 = take_floats(c, stream_words(m, T));
     k->qkv = take(c, T * qkv_width(m), size);
     k->attention = take(c, ml_dtype_bytes(attention_dtype(m, l), T * q_width(m)), 1);
-    k->x2 = is_parallel(m) && l < m->spec.layers - 1 ? k->x1 : take(c, T * m->spec.width, size);
+    k->x2 = is_parallel(m) && l < m->spec.layers - 1
+                ? k->x1
+                : take(c, ml_dtype_bytes(mlp_input_dtype(m, l), T * m->spec.width), 1);
     if (is_normed_behind(m)) k->y1 = take(c, T * m->spec.width, size);
     if (m->mode == ML_ACTIVATIONS_FULL && keeps_slopes(m, l))
         k->slopes = take(c, T * layer->up.out, sizeof *k->slopes);

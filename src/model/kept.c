@@ -33,6 +33,28 @@ ml_dtype attention_dtype(const ml_model *m, int64_t l)
     return rounds ? ML_Q8_0 : m->dtype;
 }
 
+static bool norm2_trains(const ml_model *m, int64_t l)
+{
+    for (int64_t i = 0; i < m->nslots; i++) {
+        const ml_model_slot *slot = &m->slots[i];
+        bool is_it = slot->layer == l && slot->row->role == ML_ROLE_NORM2;
+        if (is_it && (slot->apart || slot->gradient)) return true;
+    }
+    return false;
+}
+
+/* Where nothing of the norm before the MLP and of `up` trains, backward takes of x2 what the norm's
+ * gradient is corrected by, a small part of it, to which 8 bits do little. The statistics are of
+ * the numbers before. Where branches are parallel it is x1. */
+ml_dtype mlp_input_dtype(const ml_model *m, int64_t l)
+{
+    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
+    bool rounds = m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
+                  !is_parallel(m) && m->spec.width % blocks->weights == 0 && !norm2_trains(m, l) &&
+                  !needs_input(m, l, ML_ROLE_UP, &m->layers[l].up);
+    return rounds ? ML_Q8_0 : m->dtype;
+}
+
 /* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
  * little else, each rank keeps a part of it. The convolution reads all of its input. */
 bool keeps_part(const ml_model *m)
@@ -73,9 +95,9 @@ void save_rows(const ml_model *m, void *saved, int64_t first, const float *x, in
 }
 
 /* Numbers that are none make the loss none, too. */
-void save_attention(const ml_model *m, int64_t l, void *saved, const float *x, int64_t count)
+void save_as(const ml_model *m, ml_dtype dtype, void *saved, const float *x, int64_t count)
 {
-    const ml_block_format *format = ml_block_format_of(attention_dtype(m, l));
+    const ml_block_format *format = ml_block_format_of(dtype);
     ml_block_error error = {0};
     if (format->weights == 1)
         save_rows(m, saved, 0, x, count);
@@ -88,6 +110,19 @@ void round_as_kept(const ml_model *m, float *x, int64_t count)
     if (!m->pieces || m->dtype != ML_BF16) return;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < count; i++) x[i] = ml_bf16_to_float(ml_bf16_from_float(x[i]));
+}
+
+const float *saved_mlp_input(const ml_model *m, int64_t l, const chunk *c)
+{
+    const ml_dtype dtype = mlp_input_dtype(m, l);
+    const void *saved = m->act.layers[l].x2;
+    int64_t d = m->spec.width;
+    float *wide = m->act.wide_x;
+    if (dtype == m->dtype) return saved_rows(m, saved, c->first * d, wide, c->count * d);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < c->count; i++)
+        ml_dtype_decode(dtype, saved, (c->first + i) * d, d, wide + i * d);
+    return wide;
 }
 
 const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,

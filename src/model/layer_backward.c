@@ -110,7 +110,7 @@ static void mlp_backward(ml_model *m, int64_t l, const ml_batch *batch, const ch
     ml_pass pass = pass_over(m, batch, c);
     float *dx = a->x + c->first * d, *da = m->spec.gated ? a->d_mlp : a->dh;
     const float *dy = branch_gradient(m, &layer->norm2_behind, saved->y2, c, dx), *n = NULL;
-    const float *x2 = saved_rows(m, saved->x2, c->first * d, a->wide_x, c->count * d);
+    const float *x2 = saved_mlp_input(m, l, c);
     const float *h = mlp_input(m, l, &pass, c, x2, &n);
     if (ml_linear_needs_input(&layer->down)) activate(m, c->count, h, a->a);
     pass.saved = hook_rows(saved->hook_down, &layer->down, c);

@@ -108,7 +108,7 @@ static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const sa
                          a->attention, q, saved ? saved->lse : a->lse);
     if (!saved) return;
     if (!m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
-    save_attention(m, l, saved->attention, a->attention, T * q);
+    save_as(m, attention_dtype(m, l), saved->attention, a->attention, T * q);
 }
 
 void activate(const ml_model *m, int64_t T, const float *h, float *a)
@@ -169,7 +169,8 @@ static void add_attention(ml_model *m, const ml_layer *layer, const ml_batch *ba
             add_branch(m, &layer->norm1_behind, y1, &c);
     }
     round_as_kept(m, a->x, rows * d);
-    if (saved && saved->x2 != saved->x1) save_rows(m, saved->x2, 0, a->x, rows * d);
+    if (saved && saved->x2 != saved->x1)
+        save_as(m, mlp_input_dtype(m, layer - m->layers), saved->x2, a->x, rows * d);
 }
 
 static void add_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,

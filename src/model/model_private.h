@@ -16,8 +16,9 @@ enum { OP_EMBEDDING = -1 };
  * attention took, or with norms of q and k what the projection gave; h: inputs of the activation,
  * NULL where it is computed again or where slopes are kept in its place, the activation's in 8
  * bits, since nothing else of it is needed; y1, y2: inputs of the norms behind attention and MLP,
- * NULL where there are none; all of the model's dtype. x1_part: what of x1 this rank of the tp
- * group keeps until backward, where x1 itself is the room of the layer under way; else NULL. */
+ * NULL where there are none; all of the model's dtype, but attention and x2 in 8 bits where
+ * backward takes little of them. x1_part: what of x1 this rank of the tp group keeps until
+ * backward, where x1 itself is the room of the layer under way; else NULL. */
 typedef struct saved_layer {
     void *x1, *x1_part, *qkv, *attention, *x2, *h, *y1, *y2;
     uint8_t *slopes;
@@ -213,9 +214,10 @@ int64_t stream_words(const ml_model *m, int64_t T);
 /* `count` numbers from the `first` on. */
 void save_rows(const ml_model *m, void *saved, int64_t first, const float *x,
                int64_t count); /* x → kept, rounded in bf16 */
-/* What a layer keeps attention's output as, m->dtype or blocks; and x as that. */
+/* What a layer keeps attention's output and x2 as, m->dtype or blocks; and x as that. */
 ml_dtype attention_dtype(const ml_model *m, int64_t l);
-void save_attention(const ml_model *m, int64_t l, void *saved, const float *x, int64_t count);
+ml_dtype mlp_input_dtype(const ml_model *m, int64_t l);
+void save_as(const ml_model *m, ml_dtype dtype, void *saved, const float *x, int64_t count);
 /* Where gradients come in pieces: x as it would come back. What is computed again starts from that,
  * so the same bits in every mode need that forward does, too. */
 void round_as_kept(const ml_model *m, float *x, int64_t count);
@@ -316,6 +318,8 @@ typedef struct chunk {
     bool predicted;
 } chunk;
 bool next_chunk(const ml_model *m, chunk *c);
+/* activations.c: x2 of a chunk as fp32, as saved_rows in a->wide_x. */
+const float *saved_mlp_input(const ml_model *m, int64_t l, const chunk *c);
 /* The same of the rows that go to a head. */
 bool next_head_chunk(const ml_model *m, chunk *c);
 

@@ -46,7 +46,7 @@ typedef struct fixture_options {
     int64_t chunk, kv_heads; /* kv_heads 0: 4 */
     int64_t piece; /* moments are divided over the replicas in pieces of so many floats; 0: whole */
     bool leaves;   /* sums over what tp cuts are sums of leaves, in ordered products */
-    int64_t vocab; /* 0: 37 */
+    int64_t width, vocab;      /* 0: 24, 37 */
     const char *backend;       /* NULL: blas, with leaves native */
     int64_t layers, in_flight; /* 0: two; in_flight > 0: of the grid's stages this rank's, with room
                                   for so many micro-batches */
@@ -152,6 +152,8 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
     spec.masked = o->masked;
     if (o->untied) spec.tied_head = false;
     if (o->vocab) spec.vocab = o->vocab;
+    if (o->width) spec.width = o->width;
+    if (o->width && o->family->plain_heads) spec.head_dim = o->width / spec.heads;
     spec.labels = o->head == ML_HEAD_LANGUAGE ? 0 : FIXTURE_LABELS;
     if (ml_family_end(o->family, ML_ROLE_RELATIVE)->module)
         fixture_relative(&spec, o->own_positions);
