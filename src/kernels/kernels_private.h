@@ -44,13 +44,14 @@ typedef struct ml_kernels_owner {
     const struct ml_backend *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
-    bool recalled;          /* the rates are an earlier start's */
-    void *product_state;    /* of the backend: cached primitives */
-    float *product_scratch; /* widened panels, narrowed activations */
-    int64_t product_floats; /* its size */
-    int64_t panel_floats;   /* of it, for panels: at its start */
-    int64_t packed_rows;    /* of native_path.c */
-    int64_t narrow_start;   /* of narrow_path.c: where its own part begins, and its rows */
+    bool recalled;                /* the rates are an earlier start's */
+    void *product_state;          /* of the backend: cached primitives */
+    float *product_scratch;       /* widened panels, narrowed activations */
+    int64_t product_floats;       /* its size */
+    int64_t panel_floats;         /* of it, for panels: at its start */
+    int64_t packed_rows;          /* of native_path.c */
+    ml_product_blocking blocking; /* likewise */
+    int64_t narrow_start;         /* of narrow_path.c: where its own part begins, and its rows */
     int64_t narrow_rows;
     int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c, for the
                                activations of onednn/blocks.c */

@@ -81,7 +81,6 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
         ml_round_up(ml_backend_native.scratch_floats(options, owner->threads), 16);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
-    owner->table.sparse_backward = NULL;
 #if defined(MPILORA_HAS_ONEDNN)
     owner->table.gemm = ml_onednn_gemm;
 #endif

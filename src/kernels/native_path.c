@@ -19,7 +19,7 @@ static void multiply(const ml_kernels *k, const ml_product *product)
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
     const ml_product_scratch scratch = {
         owner->product_scratch, owner->product_scratch + ML_PRODUCT_DEPTH * owner->packed_rows,
-        owner->packed_rows, owner->threads};
+        owner->packed_rows, owner->threads, owner->blocking};
     if (product->m > 0 && product->n > 0) owner->product_function(product, &scratch);
 }
 
@@ -128,7 +128,7 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     owner->table.rows_backward = rows_backward;
     owner->table.sparse_backward = sparse_backward;
     owner->table.gemm = gemm;
-    return ML_OK;
+    return ml_find_blocking(owner->table.vector_path, &owner->blocking);
 }
 
 const ml_backend ml_backend_native = {

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdlib.h>
 
 #include "mpilora/kernels.h"
 
@@ -189,6 +190,46 @@ static void several_threads(void **state)
     every_size(3);
 }
 
+/* How the work is divided changes no bit; what cannot be one is refused. */
+static void blocking_changes_no_bit(void **state)
+{
+    (void)state;
+    enum { M = 300, N = 200, K = 900 };
+    static const char *const ways[] = {"24,64,8,96", "6,32,1,2000", "1,96,64,1", "2052,128,8,6"},
+                             *const wrong[] = {"24,64,8",
+                                               "24,64,8,96,1",
+                                               "0,64,8,96",
+                                               "24,40,8,96",
+                                               "24,160,8,96",
+                                               "a,b,c,d",
+                                               "24,64,8,99999999999999999999"};
+    int before = omp_get_max_threads();
+    float *a = numbers(M * K), *b = numbers(K * N), *c[COUNT(ways)];
+    omp_set_num_threads(2);
+    for (size_t v = 0; v < COUNT(vector_paths); v++) {
+        for (size_t i = 0; i < COUNT(ways); i++) {
+            setenv("MPILORA_BLOCKING", ways[i], 1);
+            ml_kernels *k = kernels(vector_paths[v]);
+            c[i] = numbers(M * N);
+            if (k) k->gemm(k, false, false, M, N, K, 1, a, K, b, N, 0, c[i], N);
+            assert_memory_equal(c[0], c[i], M * N * sizeof *a);
+            ml_kernels_destroy(k);
+        }
+        for (size_t i = 0; i < COUNT(ways); i++) ml_memory_free(c[i]);
+    }
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        const ml_kernels_options options = {.backend = "native", .tokens = TOKENS};
+        ml_kernels *k = NULL;
+        setenv("MPILORA_BLOCKING", wrong[i], 1);
+        assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+        assert_non_null(strstr(ml_error_text(), "MPILORA_BLOCKING"));
+    }
+    unsetenv("MPILORA_BLOCKING");
+    omp_set_num_threads(before);
+    ml_memory_free(a);
+    ml_memory_free(b);
+}
+
 static void threads_change_no_bit(void **state)
 {
     (void)state;
@@ -212,8 +253,8 @@ static void threads_change_no_bit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_thread),
-                                       cmocka_unit_test(several_threads),
-                                       cmocka_unit_test(threads_change_no_bit)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_thread), cmocka_unit_test(several_threads),
+        cmocka_unit_test(blocking_changes_no_bit), cmocka_unit_test(threads_change_no_bit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

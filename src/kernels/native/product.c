@@ -12,21 +12,16 @@
 #include "kernels/native/blocks.h"
 #include "kernels/product.h"
 
-enum {
-    TASKS_A_THREAD = 8,   /* at least, where the product is large enough */
-    LEAST_TASK_ROWS = 96, /* fewer make packing B too dear */
-    GROUP_COLUMNS = 64,   /* of B in one task: whole cache lines of every row */
-    LINE = 64             /* bytes of a cache line */
-};
+enum { LINE = 64 }; /* bytes of a cache line */
 
 /* The tile of C that stays in registers: rows × two vectors; the sums fill most of the 32 or 16
- * registers, two hold B, one an element of A. ROWS_IN_L2 of packed A meet all columns of a task
+ * registers, two hold B, one an element of A. Some rows of packed A meet all columns of a task
  * before the next; those come from the third cache meanwhile, a line in TILE_STEPS, where the
  * second one has room for both (AHEAD). */
 #if defined(__AVX512F__)
-enum { TILE_ROWS = 12, ROWS_IN_L2 = 96, AHEAD = false };
+enum { TILE_ROWS = 12, AHEAD = false };
 #else
-enum { TILE_ROWS = 6, ROWS_IN_L2 = 24, AHEAD = true };
+enum { TILE_ROWS = 6, AHEAD = true };
 #endif
 enum {
     TILE_VECTORS = 2,
@@ -408,6 +403,7 @@ typedef struct pass {
     float beta;        /* the product's for the first part of the depth, then 1 */
     full_blocks *full; /* of each panel of A; NULL: it is not sparse */
     int64_t row_parts, rows_a_part, groups; /* tasks: row_parts × groups */
+    int64_t rows_in_l2;                     /* whole tiles */
 } pass;
 
 /* Depth from `at` on that lies together in the operands, up to `end`; *place: where. */
@@ -523,7 +519,7 @@ ML_INLINE void multiply_panels(const bool sparse, const pass *p, int64_t column,
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS)
         for (int64_t i = from; i < end; i += TILE_ROWS) {
             const float *a = p->scratch->packed_a + i * p->depth,
-                        *ahead = a + ROWS_IN_L2 * p->depth + j / TILE_COLUMNS * per_column;
+                        *ahead = a + p->rows_in_l2 * p->depth + j / TILE_COLUMNS * per_column;
             float *c = x->c + (p->row + i) * x->ldc + column + j;
             int64_t rows = ml_min(TILE_ROWS, end - i), wide = columns - j;
             const full_blocks *full = sparse ? p->full + i / TILE_ROWS : NULL;
@@ -547,22 +543,25 @@ static void multiply_block(const pass *p, int64_t column, int64_t columns, const
 static void run_task(const pass *p, int64_t task, float *packed_b)
 {
     int64_t group = task / p->row_parts, part = task % p->row_parts;
-    int64_t column = group * GROUP_COLUMNS, columns = ml_min(GROUP_COLUMNS, p->product->n - column);
+    int64_t most = p->scratch->blocking.group_columns, column = group * most,
+            columns = ml_min(most, p->product->n - column);
     int64_t first = part * p->rows_a_part, end = ml_min(p->rows, first + p->rows_a_part);
     if (p->full)
         pack_needed_of_b(p, column, columns, first, end, packed_b);
     else
         pack_group_of_b(p, column, columns, packed_b);
-    for (int64_t i = first; i < end; i += ROWS_IN_L2)
-        multiply_block(p, column, columns, packed_b, i, ml_min(end, i + ROWS_IN_L2));
+    for (int64_t i = first; i < end; i += p->rows_in_l2)
+        multiply_block(p, column, columns, packed_b, i, ml_min(end, i + p->rows_in_l2));
 }
 
 /* Rows are cut where there are too few groups of columns to keep all threads busy to the end. */
 static void cut_tasks(pass *p, int threads)
 {
-    p->groups = (p->product->n + GROUP_COLUMNS - 1) / GROUP_COLUMNS;
-    int64_t wanted = threads > 1 ? (TASKS_A_THREAD * threads + p->groups - 1) / p->groups : 1;
-    int64_t parts = ml_max(1, ml_min(wanted, p->rows / LEAST_TASK_ROWS));
+    const ml_product_blocking *by = &p->scratch->blocking;
+    p->groups = (p->product->n + by->group_columns - 1) / by->group_columns;
+    int64_t wanted = threads > 1 ? (by->tasks_a_thread * threads + p->groups - 1) / p->groups : 1;
+    int64_t parts = ml_max(1, ml_min(wanted, p->rows / by->least_task_rows));
+    p->rows_in_l2 = ml_round_up(by->rows_in_l2, TILE_ROWS);
     p->rows_a_part = ml_round_up((p->rows + parts - 1) / parts, TILE_ROWS);
     p->row_parts = (p->rows + p->rows_a_part - 1) / p->rows_a_part;
 }

@@ -1,0 +1,104 @@
+/* How the native product divides its work, by processor. None of these numbers changes a bit of a
+ * result (the depth of a panel would, so it is the same everywhere); they decide how much of A and
+ * B is in which cache, and how evenly threads are busy.
+ *
+ * tests/bench/tune.py measures them and prints a line for the table: processors are told apart by
+ * what /proc/cpuinfo says, as "AuthenticAMD/25/1" (vendor, family, model) or "0x41/0xd40" (Arm's
+ * implementer and part). The first line that fits counts. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "kernels/kernels_private.h"
+
+typedef struct blocking_line {
+    const char *processor, *vector; /* "": any */
+    ml_product_blocking blocking;
+} blocking_line;
+
+/* rows_in_l2, group_columns, tasks_a_thread, least_task_rows */
+static const blocking_line table[] = {
+    {"", "avx512", {96, 64, 8, 96}},
+    {"", "", {24, 64, 8, 96}},
+};
+
+/* ---- which processor this is --------------------------------------------------------------- */
+
+enum { WORDS = 3, WORD = 32 };
+
+/* What stands behind the colon of a line of that name. */
+static bool take_word(const char *line, const char *name, char word[WORD])
+{
+    size_t length = strcspn(line, "\t:");
+    if (strlen(name) != length || strncmp(line, name, length) != 0) return false;
+    const char *value = strchr(line, ':');
+    if (!value) return false;
+    value += strspn(value, ": \t");
+    snprintf(word, WORD, "%.*s", (int)strcspn(value, "\n"), value);
+    return true;
+}
+
+/* Of the first processor, whose lines end with an empty one. */
+static void find_processor(char out[ML_PROCESSOR_NAME])
+{
+    static const char *const names[2][WORDS] = {{"vendor_id", "cpu family", "model"},
+                                                {"CPU implementer", "CPU part", ""}};
+    char word[2][WORDS][WORD] = {{""}};
+    char *line = NULL;
+    size_t size = 0;
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file && getline(&line, &size, file) > 1)
+        for (int i = 0; i < 2 * WORDS; i++)
+            (void)take_word(line, names[i / WORDS][i % WORDS], word[i / WORDS][i % WORDS]);
+    free(line);
+    if (file) fclose(file);
+    if (word[0][0][0])
+        snprintf(out, ML_PROCESSOR_NAME, "%s/%s/%s", word[0][0], word[0][1], word[0][2]);
+    else
+        snprintf(out, ML_PROCESSOR_NAME, "%s/%s", word[1][0], word[1][1]);
+}
+
+/* ---- the numbers --------------------------------------------------------------------------- */
+
+static bool fits(const blocking_line *line, const char *processor, const char *vector)
+{
+    return (!*line->processor || !strcmp(line->processor, processor)) &&
+           (!*line->vector || !strcmp(line->vector, vector));
+}
+
+/* Four whole numbers with commas between, each from 1 on and no larger than makes sense. */
+static bool read_numbers(const char *text, ml_product_blocking *out)
+{
+    int64_t *const to[] = {&out->rows_in_l2, &out->group_columns, &out->tasks_a_thread,
+                           &out->least_task_rows};
+    static const int64_t most[] = {ML_PRODUCT_ROWS, ML_PRODUCT_COLUMNS, 1024, ML_PRODUCT_ROWS};
+    for (int i = 0; i < 4; i++) {
+        char *end;
+        errno = 0;
+        *to[i] = strtoll(text, &end, 10);
+        if (end == text || errno || *end != (i < 3 ? ',' : '\0') || *to[i] < 1 || *to[i] > most[i])
+            return false;
+        text = end + 1;
+    }
+    return out->group_columns % ML_PRODUCT_COLUMNS_STEP == 0;
+}
+
+ml_status ml_find_blocking(const char *vector, ml_product_blocking *out)
+{
+    const char *given = getenv("MPILORA_BLOCKING");
+    char processor[ML_PROCESSOR_NAME];
+    const blocking_line *line = table;
+    if (given && *given)
+        return read_numbers(given, out)
+                   ? ML_OK
+                   : ml_fail(ML_USAGE,
+                             "the variable MPILORA_BLOCKING: '%s', expected four whole numbers as "
+                             "24,64,8,96: rows of A that stay in the second cache, columns of a "
+                             "task (a multiple of %d, at most %d), tasks a thread and rows of a "
+                             "task at least",
+                             given, (int)ML_PRODUCT_COLUMNS_STEP, (int)ML_PRODUCT_COLUMNS);
+    find_processor(processor);
+    while (!fits(line, processor, vector)) line++; /* the last one fits all */
+    *out = line->blocking;
+    return ML_OK;
+}
