@@ -49,20 +49,34 @@ static ml_status check_content(const json_t *content)
 
 /* ---- messages ------------------------------------------------------------------------------ */
 
+/* What ShareGPT's name of a role is to templates; NULL: it is none. */
+static const char *share_gpt_role(const char *from)
+{
+    int i = 0;
+    while (from && share_gpt_roles[i][0] && strcmp(share_gpt_roles[i][0], from) != 0) i++;
+    return from ? share_gpt_roles[i][1] : NULL;
+}
+
+const char *ml_message_role(const json_t *message)
+{
+    const json_t *role = json_object_get(message, "role");
+    return role ? json_string_value(role)
+                : share_gpt_role(json_string_value(json_object_get(message, "from")));
+}
+
 /* {"from", "value"} as {"role", "content"}; further keys stay. */
 static json_t *from_share_gpt(const json_t *message)
 {
-    const char *from = json_string_value(json_object_get(message, "from"));
-    int i = 0;
-    while (from && share_gpt_roles[i][0] && strcmp(share_gpt_roles[i][0], from) != 0) i++;
-    if (!from || !share_gpt_roles[i][0]) {
+    const char *from = json_string_value(json_object_get(message, "from")),
+               *own = share_gpt_role(from);
+    if (!own) {
         (void)ml_fail(ML_INPUT,
                       "\"from\" is %s%.40s%s; expected human, gpt, system, tool or observation",
                       from ? "\"" : "", from ? from : "no text", from ? "\"" : "");
         return NULL;
     }
-    json_t *out = json_pack("{s:s, s:O}", "role", share_gpt_roles[i][1], "content",
-                            json_object_get(message, "value"));
+    json_t *out =
+        json_pack("{s:s, s:O}", "role", own, "content", json_object_get(message, "value"));
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)message, key, value)

@@ -30,6 +30,9 @@ bool ml_conversation_is(const json_t *object);
 ml_status ml_conversation_read(ml_conversation *out, const json_t *object) ML_NODISCARD;
 void ml_conversation_destroy(ml_conversation *conversation);
 const char *ml_conversation_role(const ml_conversation *conversation, int64_t i);
+/* The role of a message as a line has it, ShareGPT's by its other name; NULL: none that is known.
+ * Borrowed. */
+const char *ml_message_role(const json_t *message);
 
 /* ---- rendering ----------------------------------------------------------------------------- */
 

@@ -73,6 +73,26 @@ ml_status ml_tokenize_find_prompt(const json_t *row, json_t **out)
     return ML_OK;
 }
 
+/* A message of the user, or of a tool, in which they differ would be learnt as an answer. */
+ml_status ml_tokenize_check_prompts(const json_t *row)
+{
+    const json_t *lists[] = {json_object_get(row, "chosen"), json_object_get(row, "rejected")};
+    size_t n = 0;
+    while (n < json_array_size(lists[0]) &&
+           json_equal(json_array_get(lists[0], n), json_array_get(lists[1], n)))
+        n++;
+    if (n >= json_array_size(lists[0]) || n >= json_array_size(lists[1])) return ML_OK;
+    for (int i = 0; i < 2; i++) {
+        const char *role = ml_message_role(json_array_get(lists[i], n));
+        if (role && strcmp(role, "assistant") != 0)
+            return ml_fail(ML_INPUT,
+                           "chosen and rejected differ first in their message %zu, which is no "
+                           "answer (%.40s): a pair has one prompt, and these have two",
+                           n + 1, role);
+    }
+    return ML_OK;
+}
+
 /* ---- messages ------------------------------------------------------------------------------- */
 
 ml_status ml_tokenize_part(const json_t *row, const char *key, json_t **out)

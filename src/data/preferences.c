@@ -140,6 +140,7 @@ ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
     json_t *own = NULL;
     ml_ids part[3] = {{0}, {0}, {0}};
     ML_TRY(check_columns(job, row, keys, hint));
+    ML_TRY(ml_tokenize_check_prompts(row));
     if (!json_object_get(row, "prompt") && json_object_get(row, "chosen") &&
         json_object_get(row, "rejected")) {
         ML_TRY(ml_tokenize_find_prompt(row, &own));

@@ -79,6 +79,9 @@ ml_status ml_tokenize_check_task(ml_text_format format, const char *name) ML_NOD
  * that has it apart; the caller ends it with json_decref. ML_INPUT where they do not begin alike.
  */
 ml_status ml_tokenize_find_prompt(const json_t *row, json_t **out) ML_NODISCARD;
+/* Of chosen and rejected that are lists of messages: whether they differ first in answers.
+ * ML_INPUT naming the message that is none. */
+ml_status ml_tokenize_check_prompts(const json_t *row) ML_NODISCARD;
 /* The conversation of a row's prompt and the answer under `key`, or of the prompt alone where that
  * is NULL; the caller ends it with json_decref. ML_RESOURCE. */
 ml_status ml_tokenize_part(const json_t *row, const char *key, json_t **out) ML_NODISCARD;

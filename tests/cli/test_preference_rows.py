@@ -88,6 +88,13 @@ def check_refused():
     refused("an empty list", {"prompt": TALK, "chosen": [], "rejected": [BAD]}, '"chosen" has no message')
     refused("nothing in common", {"chosen": [GOOD], "rejected": [BAD]}, "do not begin alike")
     refused("no letter in common", {"chosen": "river", "rejected": "sea"}, "do not begin alike")
+    ask = [{"role": "user", "content": "Why?"}, {"role": "user", "content": "When?"}]
+    refused("prompts that differ", {"chosen": [ask[0], GOOD], "rejected": [ask[1], BAD]}, "message 1", "(user)", "have two")
+    refused("prompts that differ later", {"chosen": [*TALK, GOOD, ask[0], GOOD], "rejected": [*TALK, GOOD, ask[1], BAD]}, "message 5", "(user)", "have two")
+    refused("prompts that differ behind one", {"prompt": TALK[:2], "chosen": [ask[0], GOOD], "rejected": [TALK[2], BAD]}, "message 1", "(user)", "have two")
+    share_gpt = [[{"from": "human", "value": m["content"]}, {"from": "gpt", "value": "Yes."}] for m in ask]
+    refused("prompts that differ, ShareGPT's", {"chosen": share_gpt[0], "rejected": share_gpt[1]}, "message 1", "(user)", "have two")
+    refused("results of a tool that differ", {"prompt": TALK, "chosen": [GOOD, {"role": "tool", "content": "1"}, GOOD], "rejected": [GOOD, {"role": "tool", "content": "2"}, GOOD]}, "message 2", "(tool)")
     refused("equal", {"prompt": TALK, "chosen": [GOOD], "rejected": [GOOD]}, "chosen and rejected are equal")
     refused("equal without a prompt", {"chosen": [*TALK, GOOD], "rejected": [*TALK, GOOD]}, "chosen and rejected are equal")
     refused("equal texts", {"chosen": "the sea", "rejected": "the sea"}, "chosen and rejected are equal")
