@@ -17,6 +17,7 @@
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
                   saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv",
                   samples_name[] = "samples.jsonl", trace_name[] = "trace.jsonl";
+static const int64_t largest_metrics = (int64_t)16 << 30;
 
 static ml_status write_failed(const run *r, const char *name)
 {
@@ -50,9 +51,35 @@ static ml_status open_csv(run *r)
     return fflush(r->csv) ? write_failed(r, csv_name) : ML_OK;
 }
 
+/* A start that ended between the last evaluation and the end of the run has left its line, and
+ * evaluates once more: each step stands once in every file. */
+static ml_status find_written_evaluation(run *r)
+{
+    ml_status st = ML_OK;
+    char path[ML_DURABLE_PATH], *lines = NULL;
+    int64_t length;
+    bool there;
+    json_t *object = NULL;
+    r->written_evaluation = -1;
+    ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, evaluations_name));
+    ML_TRY(ml_durable_find(path, &there));
+    if (!there) return ML_OK;
+    ML_TRY(ml_durable_read(path, largest_metrics, &lines, &length));
+    const char *end = length ? memrchr(lines, '\n', (size_t)length - 1) : NULL;
+    int64_t first = end ? end + 1 - lines : 0;
+    if (length) object = json_loadb(lines + first, (size_t)(length - first), 0, NULL);
+    const json_t *step = json_object_get(object, "step");
+    if (json_is_integer(step)) r->written_evaluation = json_integer_value(step);
+done:
+    json_decref(object);
+    ml_memory_free(lines);
+    return st;
+}
+
 static ml_status open_files(run *r)
 {
     ml_status st = ML_OK;
+    ML_TRY(find_written_evaluation(r));
     ML_TRY(open_file(r, metrics_name, &r->metrics));
     ML_TRY(open_file(r, saves_name, &r->save_list));
     if (r->config->data.valid) ML_TRY(open_file(r, evaluations_name, &r->evaluations));
@@ -151,7 +178,7 @@ done:
 /* Evaluations go to a file of their own, so that each step stands once in metrics.jsonl. */
 ml_status metrics_evaluation(const run *r, double loss, const evaluation_result *result)
 {
-    if (!r->evaluations) return ML_OK;
+    if (!r->evaluations || r->step == r->written_evaluation) return ML_OK;
     const ml_figures *figures = &result->figures;
     const run_figures preferences = preference_figures(r->config, result->compared);
     char number[ML_JSON_NUMBER];
@@ -200,8 +227,6 @@ ml_status metrics_sync(const run *r)
 }
 
 /* ---- cut back to a checkpoint's step ------------------------------------------------------- */
-
-static const int64_t largest_metrics = (int64_t)16 << 30;
 
 /* Whether the line (without its end) belongs to a later step: a JSON object, or a row that begins
  * with its step. A line that says no step is left alone. */

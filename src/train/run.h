@@ -49,6 +49,7 @@ typedef struct run {
     double save_time; /* when the newest was begun */
     bool
         best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
+    int64_t written_evaluation; /* the step of the newest one that earlier starts wrote; −1: none */
     FILE *metrics, *evaluations, *save_list, *csv, *tensorboard, *samples, *trace_file; /* rank 0 */
     gradient_trace trace;   /* of run.trace; owned */
     double prometheus_time; /* of the file's newest writing; 0: there was none */

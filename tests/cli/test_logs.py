@@ -144,6 +144,24 @@ def test_curves():
     refused(write_config("linked"), "linked/tb", code=4)
 
 
+def test_ended_after_evaluation():
+    """A start that fails behind its last evaluation, or behind the one that ends the run early, is gone on with: nobody reads that evaluation twice."""
+    for name, train in (("last", {"steps": 6, "eval_every": 3}), ("early", {"steps": 40, "eval_every": 2, "early_stop": {"patience": 2, "min_delta": 10.0}})):
+        config = write_config(f"ended-{name}", steps=None, train=train)
+        os.makedirs(f"ended-{name}/adapter.h5")  # which no file can take the place of
+        refused(config, f"ended-{name}/adapter.h5", code=4)
+        os.rmdir(f"ended-{name}/adapter.h5")
+        harness.mpilora("train", config)
+        expected = [3, 6] if name == "last" else [2, 4, 6]
+        found = [line["step"] for line in lines(f"ended-{name}/evaluations.jsonl")]
+        check.that(found == expected, f"{name}: evaluations of steps {found}, expected {expected}")
+        check.that(sorted(read_curves(f"ended-{name}")["eval/loss"]) == expected, f"{name}: eval/loss")
+        with open(f"ended-{name}/metrics.csv", newline="") as file:
+            rows = [int(row["step"]) for row in csv.DictReader(file) if row["valid_loss"]]
+        check.that(rows == expected, f"{name}: metrics.csv has evaluations of steps {rows}, expected {expected}")
+        check.that(harness.read_summary(f"ended-{name}")["steps"] == expected[-1], f"{name}: {harness.read_summary(f'ended-{name}')['steps']} steps")
+
+
 def test_prometheus(step, evaluation):
     files = glob.glob("mpilora-*.prom*")
     check.that(len(files) == 1 and files[0].endswith(".prom"), f"Prometheus files: {files}")
@@ -235,7 +253,7 @@ def main():
         os.chdir(folder)
         harness.make_base(".", MODEL, "fp32")
         harness.make_data(".", [[(i * i + 7 * j + j * j * i) % 257 for j in range(10 + i)] for i in range(24)])
-        for test in (test_curves, test_epochs, test_first_evaluation, test_early_stop):
+        for test in (test_curves, test_ended_after_evaluation, test_epochs, test_first_evaluation, test_early_stop):
             test()
         os.chdir("/")
     check.end()
