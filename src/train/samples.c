@@ -45,7 +45,7 @@ ml_status samples_where_due(run *r)
     ml_status st = ML_OK;
     ml_text lines = {0};
     const ml_run_config *c = r->config;
-    bool due = r->step % ml_max(1, c->train.samples.every) == 0 || r->step == c->train.steps;
+    bool due = r->step % ml_max(1, c->train.samples.every) == 0 || run_is_done(r);
     if (!is_on(r) || !due) return ML_OK;
     st = r->options->sampler->make(r->options->sampler->self, r->session.grid, r->session.model,
                                    r->step, &lines);

@@ -20,13 +20,13 @@ def read(path):
         return [json.loads(line) for line in file]
 
 
-def train(folder, name, ranks=0, code=0, method=None, samples=None, runs=None, **train_keys):
+def train(folder, name, ranks=0, code=0, method=None, samples=None, runs=None, data=None, **train_keys):
     config = harness.write_config(
         f"{folder}/{name}.yaml",
         run={"dir": f"{folder}/{name}", "seed": 1},
         base=f"{folder}/base.h5",
         method=method or {"name": "lora", "rank": 4, "alpha": 16, "targets": ["all"]},
-        data={"train": f"{folder}/data.h5", "max_len": 12},
+        data={"train": f"{folder}/data.h5", "max_len": 12, **(data or {})},
         batch={"sequences": 4},
         optim={"lr": 1e-2},
         train={"steps": 7, "save_every": 2, "samples": {"file": f"{folder}/prompts.jsonl", "every": 3, "max_new": 6} | (samples or {})} | train_keys,
@@ -92,6 +92,10 @@ def main():
         train(folder, "part", steps=7)
         steps = [line["step"] for line in read(f"{folder}/part/samples.jsonl")]
         checks.that(steps == [3, 3, 3, 4, 4, 4, 6, 6, 6, 7, 7, 7], f"steps of a resumed run: {steps}")
+        train(folder, "early", data={"valid": f"{folder}/data.h5"}, eval_every=2, early_stop={"patience": 1, "min_delta": 10.0})
+        steps = [line["step"] for line in read(f"{folder}/early/samples.jsonl")]
+        checks.that(steps == [3, 3, 3, 4, 4, 4], f"steps of a run that ends early, at step 4: {steps}")
+        check_last(checks, folder, "early")
         train(folder, "none", samples={"every": 0})
         checks.that(not os.path.exists(f"{folder}/none/samples.jsonl") or not read(f"{folder}/none/samples.jsonl"), "every 0 samples all the same")
         refuse(checks, folder, ["bad.jsonl:2", "context"], [{"prompt": "<3>"}, {"prompt_ids": list(range(60))}])
