@@ -40,6 +40,14 @@ typedef struct ml_gguf_export_options {
 ml_status ml_export_gguf(ml_base *base, const ml_gguf_export_options *options,
                          const char *path) ML_NODISCARD;
 
+/* Whether ml_export_gguf could say what the model of `base` is and write to `path`, in no time: a
+ * file without contents is made beside it and taken away.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: those of ml_export_gguf before any weight is read. */
+ml_status ml_export_gguf_check(ml_base *base, const char *path) ML_NODISCARD;
+
 /* llama.cpp's file of a LoRA adapter: general.type adapter, NAME.lora_a [r, in] and NAME.lora_b
  * [out, r] in F32 for every adapted tensor of the model's GGUF file, with its rows. Pairs whose
  * weights are one tensor there become one of the sum of their ranks. One adapter.lora.alpha stands

@@ -45,6 +45,9 @@ def refuse(checks, code, words, *command):
     checks.that(not left, f"{command}: left {left}")
 
 
+MERGE = ("--merge", "--adapter", "nothing-there")  # what the model cannot be is said before the adapter is read
+
+
 # ---- models ---------------------------------------------------------------------------------------------------------------
 
 
@@ -110,8 +113,10 @@ def check_refusals(checks, folder):
             families.write_model(source, name, families.golden()[name]["tensors"])
         harness.mpilora("import", source, base, "--dtype", "fp32")
         refuse(checks, INPUT, words, "export", "--format", "gguf", "--base", base, f"{folder}/no-{name}.gguf")
+        refuse(checks, INPUT, words, "export", "--format", "gguf", "--base", base, *MERGE, f"{folder}/no-{name}.gguf")
     base = f"{folder}/llama.h5"
-    refuse(checks, USAGE, ["--dtype", "q9"], "export", "--format", "gguf", "--base", base, "--dtype", "q9", f"{folder}/x.gguf")
+    for merge in ((), MERGE):
+        refuse(checks, USAGE, ["--dtype", "q9"], "export", "--format", "gguf", "--base", base, *merge, "--dtype", "q9", f"{folder}/x.gguf")
     refuse(checks, USAGE, ["--merge", "--adapter"], "export", "--format", "gguf", "--base", base, "--merge", f"{folder}/x.gguf")
     refuse(checks, USAGE, ["--dtype"], "export", "--format", "hf", "--base", base, "--dtype", "f16", f"{folder}/x.hf")
     done = harness.start("export", "--format", "gguf", "--base", base, base)

@@ -18,12 +18,12 @@ static ml_status read_type(const char *word, const ml_block_format **out)
     return ML_OK;
 }
 
-static ml_status export_model(ml_base *base, const export_request *request)
+static ml_status export_model(ml_base *base, const export_request *request,
+                              const ml_block_format *type)
 {
     ml_status st = ML_OK;
     ml_text template_text = {0};
-    ml_gguf_export_options options = {0};
-    ML_TRY(read_type(request->dtype, &options.type));
+    ml_gguf_export_options options = {.type = type};
     ML_TRY(chat_template_text(base, &template_text));
     if (template_text.length) options.chat_template = template_text.data;
     ML_TRY(ml_export_gguf(base, &options, request->out));
@@ -34,20 +34,22 @@ done:
     return st;
 }
 
-/* The merged model stands in a base file beside OUT for a moment. */
-static ml_status export_merged(const export_request *request)
+/* The merged model stands in a base file beside OUT for a moment. What GGUF cannot say of the base
+ * it cannot say of the sum: merging, which may take an hour, comes behind that. */
+static ml_status export_merged(const export_request *request, const ml_block_format *type)
 {
     ml_status st = ML_OK;
     ml_adapter adapter = {0};
     ml_base *merged = NULL;
     ml_merge_result result;
     char path[ML_DURABLE_PATH] = "";
+    ML_TRY(ml_export_gguf_check(request->base, request->out));
     ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
     ML_TRY(ml_durable_path(path, "%s.tmp-%ld.h5", request->out, (long)getpid()));
     const ml_merge_options kept = {.plain = true, .dtype = ml_base_dtype(request->base)};
     ML_TRY(ml_merge(request->base, &adapter, NULL, &kept, path, &result));
     ML_TRY(ml_base_open(&merged, path));
-    st = export_model(merged, request);
+    st = export_model(merged, request, type);
 done:
     ml_base_close(merged);
     if (*path) (void)unlink(path);
@@ -73,6 +75,7 @@ done:
 
 ml_status export_gguf(const export_request *request)
 {
+    const ml_block_format *type;
     if (request->name) return ml_fail(ML_USAGE, "--format gguf: --base-name is for --format peft");
     if (request->merge && !request->adapter)
         return ml_fail(ML_USAGE, "--merge: --adapter is missing: what is to be merged?");
@@ -80,6 +83,9 @@ ml_status export_gguf(const export_request *request)
         return ml_fail(ML_USAGE, "%s: is the base itself; choose another name", request->out);
     if (request->adapter && ml_durable_is_same(request->adapter, request->out))
         return ml_fail(ML_USAGE, "%s: is the adapter itself; choose another name", request->out);
-    if (request->merge) return export_merged(request);
-    return request->adapter ? export_adapter(request) : export_model(request->base, request);
+    if (request->adapter && !request->merge) return export_adapter(request);
+    ml_status st = read_type(request->dtype, &type);
+    if (st != ML_OK) return st;
+    return request->merge ? export_merged(request, type)
+                          : export_model(request->base, request, type);
 }

@@ -217,17 +217,26 @@ done:
     return st;
 }
 
+/* What the file says before its contents, and whether it is the model. */
+static ml_status put_description(export *e)
+{
+    ml_status st = ML_OK;
+    ML_TRY(add_tensors(e));
+    ML_TRY(gguf_put_head(&e->w));
+    ML_TRY(gguf_put_rope_factors(&e->w, e->spec));
+    ML_TRY(gguf_check_description(&e->w, e->spec));
+done:
+    return st;
+}
+
 static ml_status fill(export *e)
 {
     ml_status st = ML_OK;
     ML_TRY(gguf_describe(&e->w, e->spec));
     ML_TRY(gguf_describe_tokenizer(&e->w, e->base, e->options->chat_template));
     ML_TRY(choose_formats(e));
-    ML_TRY(add_tensors(e));
+    ML_TRY(put_description(e));
     ML_TRY(make_room(e));
-    ML_TRY(gguf_put_head(&e->w));
-    ML_TRY(gguf_put_rope_factors(&e->w, e->spec));
-    ML_TRY(gguf_check_description(&e->w, e->spec));
     ML_TRY(put_tensors(e));
     if (e->error.whole > 0.0)
         ml_log("rounding to blocks changed the weights by %.3g of their size (root mean square)",
@@ -236,22 +245,44 @@ done:
     return st;
 }
 
+static ml_status create(export *e, const char *path)
+{
+    if (ml_durable_is_same(ml_base_path(e->base), path))
+        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name", path);
+    const char *architecture; /* before anything is written */
+    ml_status st = gguf_architecture(e->spec, &architecture);
+    return st == ML_OK ? gguf_create(&e->w, path) : st;
+}
+
+static void destroy(export *e)
+{
+    gguf_discard(&e->w);
+    ml_memory_free(e->formats);
+    ml_memory_free(e->list);
+    ml_memory_free(e->values);
+    ml_memory_free(e->encoded);
+    ml_memory_free(e->ordered);
+}
+
 ml_status ml_export_gguf(ml_base *base, const ml_gguf_export_options *options, const char *path)
 {
     export e = {.base = base, .spec = ml_base_spec(base), .options = options};
-    if (ml_durable_is_same(ml_base_path(base), path))
-        return ml_fail(ML_USAGE, "%s: is the base itself; choose another name", path);
-    const char *architecture; /* before anything is written */
-    ml_status st = gguf_architecture(e.spec, &architecture);
-    if (st == ML_OK) st = gguf_create(&e.w, path);
+    ml_status st = create(&e, path);
     if (st != ML_OK) return st;
     st = fill(&e);
     if (st == ML_OK) st = gguf_finish(&e.w);
-    gguf_discard(&e.w);
-    ml_memory_free(e.formats);
-    ml_memory_free(e.list);
-    ml_memory_free(e.values);
-    ml_memory_free(e.encoded);
-    ml_memory_free(e.ordered);
+    destroy(&e);
+    return st;
+}
+
+ml_status ml_export_gguf_check(ml_base *base, const char *path)
+{
+    const ml_gguf_export_options options = {.type = ml_block_format_named("BF16")};
+    export e = {.base = base, .spec = ml_base_spec(base), .options = &options};
+    ml_status st = create(&e, path);
+    if (st != ML_OK) return st;
+    st = gguf_describe(&e.w, e.spec);
+    if (st == ML_OK) st = put_description(&e);
+    destroy(&e);
     return st;
 }
