@@ -62,7 +62,10 @@ static ml_status settle_date(const char *given, char out[32])
     } else {
         const char *end = strptime(given, "%Y-%m-%d", &moment);
         if (end && *end == 'T') end = strptime(end, "T%H:%M:%S", &moment);
-        if (!end || *end)
+        struct tm real = moment; /* where there is no such moment, it becomes another one */
+        (void)timegm(&real);
+        bool same = real.tm_mday == moment.tm_mday && real.tm_sec == moment.tm_sec;
+        if (!end || *end || !same)
             return ml_fail(ML_USAGE, "date \"%.40s\": expected YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS",
                            given);
     }

@@ -176,6 +176,13 @@ def test_generate():
         check.that(found["output"] == plain["output"].split("<|im_end|>")[0], f"generate --chat, seed {seed}: {found['output']!r}, expected the beginning of {plain['output']!r}")
         ended += "<|im_end|>" in plain["output"]
     check.that(ended > 0, "no continuation has the token that ends an answer: nothing was compared")
+    broken = 0
+    for seed in range(3):  # answers that end within a letter, or have bytes of none, stay part of a conversation
+        words = ["generate", "--base", "base.h5", "--chat", "--chat-template", "chatml.json", "--max-new", "9", "--temperature", "3", "--seed", str(seed)]
+        done = subprocess.run([PROGRAM, *words], input=b"Hi\nAnd?\nGo on\n", capture_output=True, timeout=120)
+        broken += "\ufffd" in done.stdout.decode(errors="replace")
+        check.that(done.returncode == 0, f"a conversation, seed {seed}: exit code {done.returncode}: {done.stderr}")
+    check.that(broken > 0, "every answer is a text: nothing was tried")
     said = {"role": "user", "content": "Hi"}
     with open("prompts.jsonl", "w") as file:
         for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}):
@@ -184,11 +191,14 @@ def test_generate():
         found = [json.loads(line) for line in mpilora(*chat, "--prompts", "prompts.jsonl", "--max-new", "4", ranks=ranks).splitlines()]
         prompts = [line["prompt"] for line in found]
         check.that(prompts[:3] == [prompt] * 3 and prompts[3].endswith("And?<|im_end|>\n<|im_start|>assistant\n"), f"generate --chat --prompts, {ranks} ranks: {prompts}")
+    with open("zero.jinja", "w") as file:
+        file.write("{{ messages[0].content }}{{ '\\x00' }}")
     with open("prompts.jsonl", "a") as file:
         file.write(json.dumps({"messages": [{"role": "user"}, {"content": "x"}]}) + "\n")
     for words, code, says in (
         ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:5: messages, message 2"),
         ([*generate, "--chat", "--prompt", "Hi"], 3, "base.h5: has no chat template"),
+        ([*generate, "--chat", "--chat-template", "zero.jinja", "--prompt", "Hi"], 3, "zero byte"),
         ([*generate, "--chat-template", "chatml.json", "--prompt", "Hi"], 2, "give --chat"),
     ):
         for ranks in (0, 2):
@@ -217,7 +227,8 @@ def test_refusals():
         tokenize([{"messages": TALK}, line], code=3, says="in.jsonl: line 2: ")
     tokenize({"messages": TALK}, None, code=3, says="--chat-template")
     tokenize({"messages": TALK}, "chatml.json", "--loss", "some", code=2, says="--loss some")
-    tokenize({"messages": TALK}, "chatml.json", "--date", "yesterday", code=2, says="yesterday")
+    for date in ("yesterday", "2026-02-30", "2026-13-01", "2026-01-02T10:00:60", "2026-01-02T10"):
+        tokenize({"messages": TALK}, "headers.json", "--date", date, code=2, says=date)
     tokenize({"messages": TALK}, "nowhere.json", code=3, says="nowhere.json")
     tokenize({"messages": TALK}, "none.json", code=3, says="none.json: has no chat_template")
     tokenize({"messages": TALK}, code=2, says="python3-jinja2", env={"MPILORA_PYTHON": "no-such-python"})

@@ -244,6 +244,8 @@ static ml_status render_all(const prompts *p, ml_chat *chat, const char *file, m
     for (int64_t i = 0; i < p->count; i++) {
         text.length = 0;
         st = ml_chat_prompt(chat, p->texts[i], (int64_t)strlen(p->texts[i]), &text);
+        if (st == ML_OK && text.length > 0 && memchr(text.data, '\0', (size_t)text.length))
+            st = ml_fail(ML_INPUT, "the chat template writes a zero byte, which ends a prompt");
         if (st != ML_OK) {
             st = ml_fail_within(st, "%s:%" PRId64, file ? file : "--prompt", p->items[i].line);
             goto done;

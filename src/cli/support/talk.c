@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "io/json.h"
+#include "io/utf8.h"
 #include "mpilora/grid.h"
 
 static ml_status open_here(talk *t, const char *path, const chat_given *given)
@@ -89,19 +90,22 @@ ml_status talk_next(void *self, const ml_text *answer, ml_text *prompt, bool *mo
 {
     talk *t = self;
     ml_status st = ML_OK;
+    ml_text said = {0};
     if (answer) {
         fwrite(answer->data, 1, (size_t)answer->length, stdout);
         fputs("\n", stdout);
         if (fflush(stdout)) return ml_fail(ML_RESOURCE, "standard output: cannot be written");
-        ML_TRY(add_message(t, "assistant", answer));
+        ML_TRY(ml_utf8_add(&said, answer->data, answer->length)); /* it may end in a letter */
+        ML_TRY(add_message(t, "assistant", &said));
     }
     do {
         if (isatty(STDIN_FILENO)) fputs("> ", stderr);
         ML_TRY(read_line(t, more));
     } while (*more && t->line.length == 0);
-    if (!*more) return ML_OK;
+    if (!*more) goto done;
     ML_TRY(add_message(t, "user", &t->line));
     ML_TRY(render(t, prompt));
 done:
+    ml_text_destroy(&said);
     return st;
 }
