@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "io/durable.h"
+#include "io/utf8.h"
 #include "train/run.h"
 
 enum { SECONDS_BETWEEN = 5 };
@@ -18,11 +19,14 @@ typedef struct metric {
     double value;
 } metric;
 
-/* A label's value: backslash, quote and newline are escaped. */
-static ml_status put_label(const char *text, ml_text *out)
+/* A label's value: backslash, quote and newline are escaped. What is no UTF-8 would end the file.
+ */
+static ml_status put_label(const char *name, ml_text *out)
 {
     ml_status st = ML_OK;
-    for (; *text; text++) {
+    ml_text valid = {0};
+    ML_TRY(ml_utf8_add(&valid, name, (int64_t)strlen(name)));
+    for (const char *text = valid.data; text && *text; text++) {
         if (*text == '\n') {
             ML_TRY(ml_text_printf(out, "\\n"));
             continue;
@@ -31,6 +35,7 @@ static ml_status put_label(const char *text, ml_text *out)
         ML_TRY(ml_text_add(out, text, 1));
     }
 done:
+    ml_text_destroy(&valid);
     return st;
 }
 
@@ -117,4 +122,5 @@ void prometheus_step(run *r, const step_result *step)
 void prometheus_close(run *r)
 {
     if (r->config->prometheus && r->prometheus_time > 0.0) write_or_warn(r, NULL, false);
+    r->prometheus_time = 0.0;
 }

@@ -114,8 +114,10 @@ done:
 
 /* ---- steps --------------------------------------------------------------------------------- */
 
+/* The run is over, though the job is not. */
 static void leave(group *g, int64_t i)
 {
+    prometheus_close(g->active[i]);
     for (g->actives--; i < g->actives; i++) {
         g->active[i] = g->active[i + 1];
         g->number[i] = g->number[i + 1];

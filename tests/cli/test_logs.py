@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -178,6 +179,18 @@ def test_prometheus(step, evaluation):
 # ---- length ------------------------------------------------------------------------------------------------------------------
 
 
+def test_strange_place():
+    """A folder whose name is no UTF-8, with a quote and a backslash: the label is a text all the same."""
+    where = os.fsencode(os.getcwd()) + b'/p\xe9"\\q'
+    os.makedirs(where)
+    write_config("strange", steps=1, run={"prometheus": os.getcwd()})
+    done = subprocess.run(harness.command("train", f"{os.getcwd()}/strange.yaml", "--set", f"base={os.getcwd()}/base.h5", "--set", f"data.train={os.getcwd()}/data.h5",
+                                          "--set", f"data.valid={os.getcwd()}/data.h5"), cwd=where, text=True, capture_output=True, timeout=120)
+    check.that(done.returncode == 0, f"a folder that is no UTF-8: exit code {done.returncode}: {done.stderr}")
+    texts = [open(path, "rb").read() for path in glob.glob("mpilora-*.prom")]
+    check.that(sum('/p\ufffd\\"\\\\q/strange"} '.encode() in text for text in texts) == 1, f"no label of a folder that is no UTF-8: {texts}")
+
+
 def test_epochs():
     config = write_config("epochs", steps=None, train={"epochs": 1.5})
     harness.mpilora("train", config)
@@ -253,7 +266,7 @@ def main():
         os.chdir(folder)
         harness.make_base(".", MODEL, "fp32")
         harness.make_data(".", [[(i * i + 7 * j + j * j * i) % 257 for j in range(10 + i)] for i in range(24)])
-        for test in (test_curves, test_ended_after_evaluation, test_epochs, test_first_evaluation, test_early_stop):
+        for test in (test_curves, test_ended_after_evaluation, test_strange_place, test_epochs, test_first_evaluation, test_early_stop):
             test()
         os.chdir("/")
     check.end()

@@ -115,6 +115,25 @@ def check_signal(checks, folder):
     checks.that(again.returncode == 0 and again.stderr.count("finished at step") == len(RUNS), f"finished: exit {again.returncode}: {again.stderr}")
 
 
+def check_watched(checks, folder):
+    """The Prometheus file of a run that has come to its end says so while the job goes on."""
+    where, watched = f"{folder}/watched", f"{folder}/prometheus"
+    os.mkdir(watched)
+    path = write(f"{folder}/together.yaml", folder, listed(where, {name: {"train.steps": steps, "run.prometheus": watched} for name, steps in (("short", 1), ("long", 100000))}))
+    process = subprocess.Popen(harness.command("train", path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not (os.path.exists(f"{where}/long/metrics.jsonl") and harness.count_lines(f"{where}/long/metrics.jsonl") > 3):
+        time.sleep(0.01)
+    text = ""
+    for name in os.listdir(watched):
+        with open(f"{watched}/{name}") as file:
+            text += file.read()
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    checks.that(process.returncode == STOPPED, f"watched: exit {process.returncode}: {said}")
+    for name, running in (("short", 0), ("long", 1)):
+        checks.that(f'mpilora_running{{run="{os.path.realpath(where)}/{name}"}} {running}\n' in text, f"watched: {name} is not said to be {running} while the other trains: {text}")
+
+
 def check_failure(checks, folder):
     where = f"{folder}/failed"
     wild = {"optim.lr": 1e30, "optim.clip_norm": None}
@@ -187,7 +206,7 @@ def main():
         harness.make_base(folder, MODEL, "fp32")
         harness.make_data(folder, [[(7 * j) % 101 for j in range(12)] + [(5 * i + 3 * j) % 101 for j in range(4 + i)] for i in range(12)])
         train_alone(folder)
-        for check in (check_grids, check_signal, check_failure, check_words, check_compare):
+        for check in (check_grids, check_signal, check_watched, check_failure, check_words, check_compare):
             check(checks, folder)
     checks.end()
 
