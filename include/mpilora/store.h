@@ -128,13 +128,13 @@ ml_status ml_base_read_files(const ml_base *base, ml_base_files *out) ML_NODISCA
  * Shapes: out: the shard's ranges one after the other, contiguous.
  * Ownership: all borrowed; `out` is the caller's.
  * Local.
- * Errors: ML_INPUT where the tensor is not there or cannot be read. */
+ * Errors: ML_INPUT where the tensor is not there or cannot be read, or a scale is not finite. */
 ml_status ml_base_read(ml_base *base, const char *name, const ml_shard *shard, ml_dtype dtype,
                        void *out) ML_NODISCARD;
 
 /* ml_base_read of many tensors at once, by all threads. What is read are the contents as they
  * stand: they are not hashed here (the file's description is, when it is opened; content_sha256
- * says what they were). */
+ * says what they were), only the scales of blocks are looked at. */
 typedef struct ml_base_request {
     const char *name;
     const ml_shard *shard;

@@ -97,6 +97,7 @@ ml_status base_seal_check(int fd, const char *path, int64_t size, extent **conte
 
 /* read.c: a request in numbers, and rows of it. */
 typedef struct base_slice {
+    int64_t number;             /* the tensor's, as ml_model_tensor_at counts */
     int64_t offset, rows, cols; /* of the whole tensor in the file */
     ml_dtype stored, wanted;
     const ml_shard *shard; /* borrowed */

@@ -2,6 +2,7 @@
  * into place, or through a small piece that stays in the cache where the numbers are converted or
  * columns are cut out. Of many tensors the rows are cut into tasks of some MiB, which threads take
  * one by one in the file's order. */
+#include <inttypes.h>
 #include <omp.h>
 #include <stdatomic.h>
 
@@ -50,20 +51,40 @@ static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype w
     }
 }
 
-/* `count` neighbouring elements from the file's place on. */
-static ml_status read_run(const ml_base *b, int64_t offset, ml_dtype stored, int64_t count,
-                          ml_dtype wanted, char *to, char *piece)
+/* Bytes of the tensor from the file's place `at` on, of blocks whole ones. The contents are not
+ * hashed at a start, so a damaged scale would be found only by what it makes of a loss. */
+static ml_status read_bytes(const ml_base *b, const base_slice *s, void *to, int64_t bytes,
+                            int64_t at)
 {
-    const ml_block_format *f = ml_block_format_of(stored);
+    const ml_block_format *f = ml_block_format_of(s->stored);
+    ml_model_tensor t;
+    ml_status st = ml_file_read(b->fd, b->path, to, bytes, at);
+    if (st != ML_OK || !ml_dtype_is_block(s->stored)) return st;
+    int64_t bad = ml_block_find_bad(f, to, bytes / f->bytes), of_row = s->cols / f->weights;
+    if (bad < 0) return ML_OK;
+    bad += (at - s->offset) / f->bytes;
+    ml_model_tensor_at(&b->spec, s->number, &t);
+    return ml_fail(ML_INPUT,
+                   "%s: %s: row %" PRId64 ", block %" PRId64
+                   ": the scale of a %s block is not a finite number: the file is damaged; import "
+                   "it again",
+                   b->path, t.name, bad / of_row, bad % of_row, ml_dtype_name(s->stored));
+}
+
+/* `count` neighbouring elements from the file's place on. */
+static ml_status read_run(const ml_base *b, const base_slice *s, int64_t offset, int64_t count,
+                          char *to, char *piece)
+{
+    const ml_block_format *f = ml_block_format_of(s->stored);
     int64_t step = BASE_PIECE / f->bytes * f->weights;
-    if (stored == wanted)
-        return ml_file_read(b->fd, b->path, to, ml_dtype_bytes(stored, count), offset);
+    if (s->stored == s->wanted)
+        return read_bytes(b, s, to, ml_dtype_bytes(s->stored, count), offset);
     for (int64_t at = 0; at < count; at += step) {
         int64_t n = ml_min(step, count - at);
-        ml_status st = ml_file_read(b->fd, b->path, piece, ml_dtype_bytes(stored, n),
-                                    offset + ml_dtype_bytes(stored, at));
+        ml_status st = read_bytes(b, s, piece, ml_dtype_bytes(s->stored, n),
+                                  offset + ml_dtype_bytes(s->stored, at));
         if (st != ML_OK) return st;
-        convert(piece, stored, n, wanted, to + at * (int64_t)ml_dtype_size(wanted));
+        convert(piece, s->stored, n, s->wanted, to + at * (int64_t)ml_dtype_size(s->wanted));
     }
     return ML_OK;
 }
@@ -80,7 +101,7 @@ static ml_status read_inside_blocks(const ml_base *b, const base_slice *s, int64
         return ml_fail(ML_INTERNAL, "%s: columns of a shard cut a block", b->path);
     ML_NEW(blocks, row, ML_MEM_OTHER, "a row of blocks");
     for (int64_t i = 0; i < rows; i++) {
-        ML_TRY(ml_file_read(b->fd, b->path, blocks, row, offset + i * row));
+        ML_TRY(read_bytes(b, s, blocks, row, offset + i * row));
         convert_blocks(blocks, s->stored, s->shard->part[0].start, count, s->wanted,
                        to + i * count * (int64_t)ml_dtype_size(s->wanted));
     }
@@ -103,9 +124,8 @@ static ml_status read_columns(const ml_base *b, const base_slice *s, int64_t off
     int64_t step = direct ? 1 : BASE_PIECE / row;
     for (int64_t i = 0; i < rows; i += step) {
         int64_t n = ml_min(step, rows - i), place = offset + i * row;
-        ml_status st = direct ? read_run(b, place + first, s->stored, count, s->wanted,
-                                         to + i * out_row, piece)
-                              : ml_file_read(b->fd, b->path, piece, n * row, place);
+        ml_status st = direct ? read_run(b, s, place + first, count, to + i * out_row, piece)
+                              : read_bytes(b, s, piece, n * row, place);
         if (st != ML_OK) return st;
         for (int64_t j = 0; !direct && j < n; j++)
             convert(piece + j * row + first, s->stored, count, s->wanted, to + (i + j) * out_row);
@@ -126,8 +146,8 @@ static ml_status read_row_ranges(const ml_base *b, const base_slice *s, int64_t 
                 end = ml_min(first + rows, before + shard->part[i].count);
         if (from >= end) continue;
         int64_t offset = s->offset + (shard->part[i].start + from - before) * row;
-        ml_status st = read_run(b, offset, s->stored, (end - from) * s->cols, s->wanted,
-                                to + (from - first) * out_row, piece);
+        ml_status st =
+            read_run(b, s, offset, (end - from) * s->cols, to + (from - first) * out_row, piece);
         if (st != ML_OK) return st;
     }
     return ML_OK;
@@ -162,7 +182,8 @@ ml_status base_slice_find(const ml_base *b, const ml_base_request *r, int64_t *n
     for (int64_t tried = 0; tried < b->ntensors; tried++, *near = (*near + 1) % b->ntensors) {
         ml_model_tensor_at(&b->spec, *near, &t);
         if (row ? t.row != row : strcmp(t.name, r->name) != 0) continue;
-        *out = (base_slice){.offset = b->offset[*near],
+        *out = (base_slice){.number = *near,
+                            .offset = b->offset[*near],
                             .rows = t.rows,
                             .cols = t.cols,
                             .stored = base_stored(&b->spec, b->dtype, &t),
