@@ -266,15 +266,15 @@ ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, ml_base *original,
                             const ml_grid *grid) ML_NODISCARD;
 
 /* PiSSA: the factors as they are count as the initial ones from here on, and are taken out of the
- * model's weights, which are this model's own storage. Once.
+ * model's weights, its own storage, or, where these are in blocks, out of what layers make. Once.
  * Shapes: none.
  * Ownership: the method owns the initial factors; the model's weights change.
  * Local.
  * Errors: ML_RESOURCE. */
 ml_status ml_peft_take_out(ml_peft *peft) ML_NODISCARD;
 
-/* Whether the method changes the weights that it does not train (PiSSA): no rank can share its
- * frozen weights.
+/* Whether the method changes weights that it does not train (PiSSA, but for blocks): no rank can
+ * share its frozen weights.
  * Shapes: none.
  * Ownership: borrows `peft`.
  * Local.

@@ -222,7 +222,9 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
     const ml_lora_options *o = &peft->options;
     lora_group *group = &peft->groups[peft->ngroups];
     int parts[PAIRS_A_LAYER];
-    *group = (lora_group){.layer = layer, .parameters = peft->parameters};
+    *group = (lora_group){.layer = layer,
+                          .parameters = peft->parameters,
+                          .takes = o->pissa && !ml_peft_changes_weights(peft)};
     char module[64];
     const ml_family_tensor *fused = fused_target(peft->model, layer, module);
     if (fused && (o->targets & ml_target_find(fused->target)))
@@ -270,12 +272,6 @@ ml_status ml_peft_attach_lora(ml_peft **out, ml_model *model, ml_parameters *par
     ML_TRY(create(&peft, model, parameters, options->dora));
     peft->options = *options;
     ML_TRY(check_ends(options));
-    if (options->pissa && ml_model_get_spec(model)->formats) {
-        st = ml_fail(ML_USAGE, "method.init: pissa takes the factors out of the weights, which the "
-                               "base keeps in blocks that cannot be updated; import the model with "
-                               "--dtype bf16, or choose another init");
-        goto done;
-    }
     if (options->loftq && !ml_model_get_spec(model)->formats) {
         st = ml_fail(ML_USAGE, "method.init: loftq starts from what rounding to blocks has lost, "
                                "but the base has no blocks; make one with import --quantise, or "

@@ -4,6 +4,9 @@
  *   forward   H = D∘x·Aᵀ,  y += s·H·Bᵀ
  *   backward  dB += s·dyᵀ·H,  dH = s·dy·B,  dA += dHᵀ·(D∘x),  dx += D∘(dH·A)
  *
+ * PiSSA's initial factors are in the weights, or, where these are blocks that cannot change, taken
+ * off here:  y −= s·(x·A0ᵀ)·B0ᵀ,  dx −= s·(dy·B0)·A0, without dropout, as it would be in W.
+ *
  * In a look-up x is one-hot: H is the token's column of A, without dropout, as PEFT has it.
  *
  * T tokens; H[T, R] of all pairs side by side, R the sum of their ranks. Without dropout (D = 1)
@@ -113,6 +116,48 @@ static void add_outputs(const lora_group *group, const ml_pass *pass, const floa
     }
 }
 
+/* What a factor was at first. */
+static const float *initial_of(const lora_group *group, const float *value)
+{
+    return group->taken + (value - group->parameters->value);
+}
+
+/* Behind what the trained factors need of the scratch space. */
+static float *taken_space(const lora_group *group, const ml_pass *pass)
+{
+    int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
+    return pass->scratch + pass->tokens * (group->rank + dropped);
+}
+
+static void take_off_outputs(const lora_group *group, const ml_pass *pass, const float *x, float *y)
+{
+    const ml_kernels *k = pass->kernels;
+    int64_t T = pass->tokens, in = group->layer->in, R = group->rank;
+    float *h = taken_space(group, pass);
+    k->gemm(k, false, true, T, R, in, 1.0F, x, in, initial_of(group, group->pair[0].a), in, 0.0F, h,
+            R);
+    for (int i = 0; i < group->npairs; h += group->pair[i++].rank) {
+        const lora_pair *pair = &group->pair[i];
+        k->gemm(k, false, true, T, pair->count, pair->rank, -pair->scale, h, R,
+                initial_of(group, pair->b), pair->rank, 1.0F, y + pair->start, group->layer->out);
+    }
+}
+
+static void take_off_inputs(const lora_group *group, const ml_pass *pass, const float *dy,
+                            float *dx)
+{
+    const ml_kernels *k = pass->kernels;
+    int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
+    float *dh = taken_space(group, pass);
+    for (int i = 0; i < group->npairs; at += group->pair[i++].rank) {
+        const lora_pair *pair = &group->pair[i];
+        k->gemm(k, false, false, T, pair->rank, pair->count, -pair->scale, dy + pair->start,
+                group->layer->out, initial_of(group, pair->b), pair->rank, 0.0F, dh + at, R);
+    }
+    k->gemm(k, false, false, T, in, R, 1.0F, dh, R, initial_of(group, group->pair[0].a), in, 1.0F,
+            dx, in);
+}
+
 static void forward(void *self, const ml_pass *pass, const float *x, float *y)
 {
     const lora_group *group = self;
@@ -136,6 +181,7 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
         }
     }
     add_outputs(group, pass, h, y);
+    if (group->taken) take_off_outputs(group, pass, x, y);
     if (group->dora) dora_scale(group, pass, y);
 }
 
@@ -201,6 +247,7 @@ static void backward(void *self, const ml_pass *pass, const float *x, const floa
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank;
     float *dh = pass->scratch;
     output_gradients(group, pass, dy, dh);
+    if (group->taken && dx) take_off_inputs(group, pass, dy, dx);
     if (drops(group, pass)) {
         backward_dropped(group, pass, x, dh, pass->scratch + T * R, dx);
         return;
@@ -297,10 +344,11 @@ void lora_install(lora_group *group)
                                               .backward = look_up_backward};
         return;
     }
-    int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0;
+    int64_t dropped = group->dropout > 0.0 ? group->layer->in : 0,
+            taken = group->takes ? group->rank : 0;
     group->layer->hook = (ml_linear_hook){.self = group,
                                           .saved_per_token = group->rank,
-                                          .scratch_per_token = group->rank + dropped,
+                                          .scratch_per_token = group->rank + dropped + taken,
                                           .forward = forward,
                                           .backward = backward};
 }

@@ -6,6 +6,9 @@
  * same of what rounding to blocks has lost, E = W_original − W; W stays as it is, and the run
  * begins nearer to the original.
  *
+ * PiSSA on a base in blocks, which cannot change: every layer takes s·B0·A0 off what it makes
+ * (lora_hook.c), which is the same W − s·B0·A0, without a rounding.
+ *
  * PiSSA: for the base as it was, the same adapter has twice the rank: s·B·A − s·B0·A0 = s·[B,
  * −B0]·[A; A0]. That is what is written. The decompositions are divided among all ranks, a whole
  * matrix each. */
@@ -14,7 +17,10 @@
 
 #include "peft/peft_private.h"
 
-bool ml_peft_changes_weights(const ml_peft *peft) { return peft->options.pissa; }
+bool ml_peft_changes_weights(const ml_peft *peft)
+{
+    return peft->options.pissa && !ml_model_get_spec(peft->model)->formats;
+}
 
 /* The largest decomposition and, beside it, a matrix, factors and singular values. */
 void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
@@ -185,13 +191,16 @@ ml_status ml_peft_take_out(ml_peft *peft)
     ML_NEW(peft->initial, peft->parameters->local, ML_MEM_FROZEN, "PiSSA's initial factors");
     memcpy(peft->initial, peft->parameters->value,
            (size_t)peft->parameters->local * sizeof *peft->initial);
-    for (int64_t g = 0; g < peft->ngroups; g++)
-        for (int i = 0; i < peft->groups[g].npairs; i++) {
-            lora_pair taken = peft->groups[g].pair[i];
+    for (int64_t g = 0; g < peft->ngroups; g++) {
+        lora_group *group = &peft->groups[g];
+        if (group->takes) group->taken = peft->initial;
+        for (int i = 0; i < group->npairs && !group->takes; i++) {
+            lora_pair taken = group->pair[i];
             if (!ml_parameters_hold(peft->parameters, taken.parameter_a)) continue;
             taken.scale = -taken.scale;
-            lora_merge_pair(&peft->groups[g], &taken);
+            lora_merge_pair(group, &taken);
         }
+    }
 done:
     return st;
 }

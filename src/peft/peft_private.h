@@ -50,8 +50,11 @@ typedef struct lora_group {
     lora_pair pair[PAIRS_A_LAYER];
     int64_t rank; /* of all pairs together */
     double dropout;
-    struct dora *dora; /* NULL: plain LoRA. Borrowed */
-    int64_t scaled;    /* columns that it scales */
+    bool takes;         /* PiSSA beside weights that cannot change: their hooks take the initial
+                           factors off, and have room for it */
+    const float *taken; /* these, laid out as the values are; NULL until they are known. Borrowed */
+    struct dora *dora;  /* NULL: plain LoRA. Borrowed */
+    int64_t scaled;     /* columns that it scales */
 } lora_group;
 
 struct ml_peft {

@@ -192,7 +192,7 @@ static plan_common find_common(const ml_plan *plan, const ml_model *model,
     int writers = ml_checkpoint_writers(parameters, full, plan->tp * plan->pp);
     if (writers == 1 && shape->stage > 0) writers = 0; /* world rank 0 alone */
     return (plan_common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
-                             !ml_run_config_is_pissa(c),
+                             !(ml_run_config_is_pissa(c) && !ml_model_get_spec(model)->formats),
                          (int)ml_min(writers, plan->tp),
                          ml_session_writer_bytes(model, parameters, shape)};
 }
