@@ -1,8 +1,9 @@
 """Chats beside transformers: ids of apply_chat_template, and masks. Where the template has generation blocks its own assistant mask; elsewhere the answers found by rendering
 and comparing in Python. Templates with the features of those that models ship (chat_cases.py) and, where the package trl is unpacked (pip install trl, or
-MPILORA_CHAT_TEMPLATES naming a folder of *.jinja), the real ones that it holds. For developers:
+MPILORA_CHAT_TEMPLATES naming a folder of *.jinja), the real ones that it holds. For developers; MPILORA_CHATS says how many conversations (1000), words behind the script
+name the templates (all):
 
-    MPILORA=build/mpilora MPILORA_SOURCE_DIR=. venv/bin/python tests/interop/check_chats.py
+    MPILORA=build/mpilora MPILORA_SOURCE_DIR=. venv/bin/python tests/interop/check_chats.py [TEMPLATE …]
 """
 
 import datetime
@@ -42,12 +43,18 @@ def read(path):
     return [(tokens[a:b].tolist(), mask[a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
 
 
+rendered = {}  # of the template in hand: every text is asked for several times
+
+
 def render(tokenizer, conversation, messages, prompt=False):
     """NULL_TEXT, which begins nothing, where the template refuses."""
-    try:
-        return tokenizer.apply_chat_template(messages, tools=conversation.get("tools"), tokenize=False, add_generation_prompt=prompt)
-    except Exception:
-        return NULL_TEXT
+    key = id(conversation), len(messages), prompt
+    if key not in rendered:
+        try:
+            rendered[key] = tokenizer.apply_chat_template(messages, tools=conversation.get("tools"), tokenize=False, add_generation_prompt=prompt)
+        except Exception:
+            rendered[key] = NULL_TEXT
+    return rendered[key]
 
 
 def find_spans(tokenizer, conversation, last=False):
@@ -110,6 +117,13 @@ def real_templates():
             yield os.path.basename(path)[: -len(".jinja")], file.read()
 
 
+def real_conversations(tokenizer):
+    """Plain ones, and those of them with tools, calls and thoughts that the template takes."""
+    rest = COUNT // 4
+    made = [each for name, count in (("plain", COUNT - 2 * rest), ("chatml", rest), ("thinks", rest)) for each in chat_cases.make_conversations(name, count)]
+    return [each for each in made if is_usable(tokenizer, each)]
+
+
 def is_usable(tokenizer, conversation):
     """The template takes the conversation, and leaves a place for its loss."""
     if render(tokenizer, conversation, conversation["messages"]) == NULL_TEXT:
@@ -166,12 +180,13 @@ def main():
             file.write(MODEL.format(size))
         mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--tokenizer", folder, f"{folder}/base.h5")
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        for name, template in chat_cases.TEMPLATES.items():
+        chosen, own = sys.argv[1:], chat_cases.TEMPLATES
+        for name, template in [*own.items(), *real_templates()]:
+            if chosen and name not in chosen:
+                continue
             tokenizer.chat_template = template
-            check_template(check, name, tokenizer, chat_cases.make_conversations(name, COUNT), folder)
-        for name, template in real_templates():
-            tokenizer.chat_template = template
-            conversations = [each for each in chat_cases.make_conversations("plain", COUNT) if is_usable(tokenizer, each)]
+            rendered.clear()
+            conversations = chat_cases.make_conversations(name, COUNT) if name in own else real_conversations(tokenizer)
             if conversations:
                 check_template(check, name, tokenizer, conversations, folder)
             else:
