@@ -28,7 +28,7 @@ def prepare(folder, tokens):
         model = re.sub(r"(?m)^layers: \d+$", f"layers: {LAYERS}", file.read())
     harness.make_base(folder, model)
     draw = random.Random(3)
-    ids = [draw.randrange(128256) for _ in range(tokens + 1)]  # the last one is predicted alone
+    ids = [draw.randrange(128256) for _ in range(tokens)]  # whole pieces of 512, so that two ranks can have halves
     with open(f"{folder}/data.jsonl", "w") as file:
         json.dump({"input_ids": ids, "labels": [id if j % TARGETS_EVERY == 0 else -100 for j, id in enumerate(ids)]}, file)
     harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
@@ -37,7 +37,7 @@ def prepare(folder, tokens):
 def run(folder, cp, options):
     name, grid = f"{folder}/cp-{cp}", (1, 1, cp, 1)
     config = harness.write_config(
-        f"{name}.yaml", run={"dir": name}, base=f"{folder}/base.h5", method=LORA, data={"train": f"{folder}/data.h5", "max_len": options.tokens + 1},
+        f"{name}.yaml", run={"dir": name}, base=f"{folder}/base.h5", method=LORA, data={"train": f"{folder}/data.h5", "max_len": options.tokens},
         batch={"sequences": 1, "micro": 1}, train={"steps": 1}, memory={"activations": options.activations}, kernels={"product": "native"}, numerics=options.numerics)  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = harness.WITHOUT_DELAY["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // cp))
     grid_runs.train(config, grid, timeout=2 * HOURS)
