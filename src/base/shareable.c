@@ -67,11 +67,14 @@ char *shareable_map(int64_t bytes, int *fd)
     return block;
 }
 
+/* Others may have it mapped for a long time yet: without its pages, which nobody reads any more. */
 void shareable_unmap(char *block, int64_t bytes, int fd)
 {
     for (int i = 0; i < BLOCKS_MOST; i++)
         if (blocks[i].start == block) blocks[i] = (ml_shareable){0};
     munmap(block - SHAREABLE_PAGE, (size_t)(ml_round_up(bytes, SHAREABLE_UNIT) + SHAREABLE_PAGE));
+    bool gone = !ftruncate(fd, 0);
+    (void)gone; /* else they go with the last mapping */
     close(fd);
 }
 
