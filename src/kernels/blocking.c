@@ -25,37 +25,33 @@ static const blocking_line table[] = {
 /* ---- which processor this is --------------------------------------------------------------- */
 
 enum { WORDS = 3, WORD = 32 };
+typedef char processor_words[2][WORDS][WORD];
 
-/* What stands behind the colon of a line of that name. */
-static bool take_word(const char *line, const char *name, char word[WORD])
-{
-    size_t length = strcspn(line, "\t:");
-    if (strlen(name) != length || strncmp(line, name, length) != 0) return false;
-    const char *value = strchr(line, ':');
-    if (!value) return false;
-    value += strspn(value, ": \t");
-    snprintf(word, WORD, "%.*s", (int)strcspn(value, "\n"), value);
-    return true;
-}
-
-/* Of the first processor, whose lines end with an empty one. */
-static void find_processor(char out[ML_PROCESSOR_NAME])
+/* What stands behind the colon of a line with one of the names. */
+static ml_status take_word(void *self, const char *line, size_t name)
 {
     static const char *const names[2][WORDS] = {{"vendor_id", "cpu family", "model"},
                                                 {"CPU implementer", "CPU part", ""}};
-    char word[2][WORDS][WORD] = {{""}};
-    char *line = NULL;
-    size_t size = 0;
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    while (file && getline(&line, &size, file) > 1)
-        for (int i = 0; i < 2 * WORDS; i++)
-            (void)take_word(line, names[i / WORDS][i % WORDS], word[i / WORDS][i % WORDS]);
-    free(line);
-    if (file) fclose(file);
-    if (word[0][0][0])
-        snprintf(out, ML_PROCESSOR_NAME, "%s/%s/%s", word[0][0], word[0][1], word[0][2]);
+    processor_words *words = self;
+    const char *value = line + name + strspn(line + name, ": \t");
+    for (int i = 0; i < 2 * WORDS; i++) {
+        const char *wanted = names[i / WORDS][i % WORDS];
+        if (strlen(wanted) == name && !strncmp(line, wanted, name))
+            snprintf((*words)[i / WORDS][i % WORDS], WORD, "%.*s", (int)strcspn(value, "\n"),
+                     value);
+    }
+    return ML_OK;
+}
+
+static ml_status find_processor(char out[ML_PROCESSOR_NAME])
+{
+    processor_words words = {{""}};
+    ml_status st = ml_processor_lines(take_word, &words);
+    if (words[0][0][0])
+        snprintf(out, ML_PROCESSOR_NAME, "%s/%s/%s", words[0][0], words[0][1], words[0][2]);
     else
-        snprintf(out, ML_PROCESSOR_NAME, "%s/%s", word[1][0], word[1][1]);
+        snprintf(out, ML_PROCESSOR_NAME, "%s/%s", words[1][0], words[1][1]);
+    return st;
 }
 
 /* ---- the numbers --------------------------------------------------------------------------- */
@@ -97,8 +93,8 @@ ml_status ml_find_blocking(const char *vector, ml_product_blocking *out)
                              "task (a multiple of %d, at most %d), tasks a thread and rows of a "
                              "task at least",
                              given, (int)ML_PRODUCT_COLUMNS_STEP, (int)ML_PRODUCT_COLUMNS);
-    find_processor(processor);
+    ml_status st = find_processor(processor);
     while (!fits(line, processor, vector)) line++; /* the last one fits all */
     *out = line->blocking;
-    return ML_OK;
+    return st;
 }

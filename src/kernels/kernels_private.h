@@ -171,6 +171,11 @@ void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t
 /* onednn/matmul.c: has the processor AMX's tiles, and oneDNN code for them? */
 bool ml_onednn_has_tiles(void);
 
+/* processor.c: calls `each` with every line that the system has of the first processor, which
+ * begins with a name of so many bytes, until it fails. Local. */
+typedef ml_status ml_processor_line(void *self, const char *line, size_t name);
+ml_status ml_processor_lines(ml_processor_line *each, void *self) ML_NODISCARD;
+
 /* What OpenBLAS calls the kernel that it took for this processor; NULL: another BLAS. */
 const char *ml_blas_kernel(void);
 

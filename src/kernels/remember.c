@@ -19,27 +19,17 @@ static const int64_t largest_file = 1 << 20;
 
 /* ---- what rates depend on ------------------------------------------------------------------ */
 
-/* The lines of the first processor in /proc/cpuinfo that say what it is: x86's, then Arm's. */
-static ml_status add_processor(ml_text *key)
+/* Of what a processor is: x86's words, then Arm's. */
+static ml_status add_processor(void *key, const char *line, size_t name)
 {
     static const char *const said[] = {"vendor_id",       "cpu family",       "model",
                                        "model name",      "stepping",         "flags",
                                        "CPU implementer", "CPU variant",      "CPU part",
                                        "CPU revision",    "CPU architecture", "Features"};
-    ml_status st = ML_OK;
-    char *line = NULL;
-    size_t size = 0;
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    while (file && getline(&line, &size, file) > 1) {
-        size_t length = strcspn(line, "\t:");
-        for (size_t i = 0; i < sizeof said / sizeof *said; i++)
-            if (strlen(said[i]) == length && !strncmp(line, said[i], length))
-                ML_TRY(ml_text_printf(key, "%s", line));
-    }
-done:
-    free(line);
-    if (file) fclose(file);
-    return st;
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (strlen(said[i]) == name && !strncmp(line, said[i], name))
+            return ml_text_printf(key, "%s", line);
+    return ML_OK;
 }
 
 static ml_status describe(const ml_kernels_options *options, int threads, ml_text *key)
@@ -49,7 +39,7 @@ static ml_status describe(const ml_kernels_options *options, int threads, ml_tex
     int nlibraries = ml_kernels_libraries(libraries);
     const ml_kernels_paths all = ml_kernels_available(options->weight_dtype);
     ML_TRY(ml_text_printf(key, "mpilora %s\n", MPILORA_VERSION));
-    ML_TRY(add_processor(key));
+    ML_TRY(ml_processor_lines(add_processor, key));
     for (int i = 0; i < nlibraries; i++)
         ML_TRY(ml_text_printf(key, "%s %s %s\n", libraries[i].name, libraries[i].version,
                               libraries[i].path));
