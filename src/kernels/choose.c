@@ -181,7 +181,7 @@ static void stop_path(ml_kernels_owner *owner, const ml_backend *path)
 static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *options,
                             const ml_backend *path, bool *right)
 {
-    owner->table.sparse_backward = NULL; /* of the path before */
+    ml_reference_products(&owner->table); /* not what the path before has put there */
     ml_status st = path->start(owner, options);
     owner->table.backend = path->name;
     *right = true;

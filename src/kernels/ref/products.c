@@ -97,6 +97,7 @@ void ml_reference_products(ml_kernels *table)
     table->weight_backward = weight_backward;
     table->columns_forward = columns_forward;
     table->rows_backward = rows_backward;
+    table->sparse_backward = NULL;
     table->gemm = gemm;
 }
 
