@@ -2,15 +2,31 @@
  * written and read again. Where it lies: activations.c. */
 #include "model/model_private.h"
 
-/* Does the layer's matrix of this role train, or an adapter of it: does backward need its input? */
-static bool needs_input(const ml_model *m, int64_t l, ml_role role, const ml_linear *linear)
+/* Whether something of this role in the layer trains; `vectors`: a bias counts, too. */
+static bool role_trains(const ml_model *m, int64_t l, ml_role role, bool vectors)
 {
     for (int64_t i = 0; i < m->nslots; i++) {
         const ml_model_slot *slot = &m->slots[i];
-        bool is_it = slot->layer == l && slot->row->role == role && !slot->vector;
+        bool is_it = slot->layer == l && slot->row->role == role && (vectors || !slot->vector);
         if (is_it && (slot->apart || slot->gradient)) return true;
     }
-    return linear->hook.backward;
+    return false;
+}
+
+/* Does the layer's matrix of this role train, or an adapter of it: does backward need its input? */
+static bool needs_input(const ml_model *m, int64_t l, ml_role role, const ml_linear *linear)
+{
+    return role_trains(m, l, role, false) || linear->hook.backward;
+}
+
+/* As what rows of `width` numbers are kept of which backward takes `little`: to that 8 bits do
+ * little harm. */
+static ml_dtype dtype_of(const ml_model *m, int64_t width, bool little)
+{
+    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
+    bool rounds = little && m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
+                  width % blocks->weights == 0;
+    return rounds ? ML_Q8_0 : m->dtype;
 }
 
 /* Where nothing of `down` trains that would need its input, backward takes of h the activation's
@@ -23,36 +39,20 @@ bool keeps_slopes(const ml_model *m, int64_t l)
 }
 
 /* Where nothing of `o` trains that would need attention's output, backward takes of it the sum over
- * each head of its product with its gradient alone, to which 8 bits do little. */
+ * each head of its product with its gradient alone. */
 ml_dtype attention_dtype(const ml_model *m, int64_t l)
 {
-    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
-    bool rounds = m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
-                  m->spec.head_dim % blocks->weights == 0 &&
-                  !needs_input(m, l, ML_ROLE_O, &m->layers[l].o);
-    return rounds ? ML_Q8_0 : m->dtype;
-}
-
-static bool norm2_trains(const ml_model *m, int64_t l)
-{
-    for (int64_t i = 0; i < m->nslots; i++) {
-        const ml_model_slot *slot = &m->slots[i];
-        bool is_it = slot->layer == l && slot->row->role == ML_ROLE_NORM2;
-        if (is_it && (slot->apart || slot->gradient)) return true;
-    }
-    return false;
+    return dtype_of(m, m->spec.head_dim, !needs_input(m, l, ML_ROLE_O, &m->layers[l].o));
 }
 
 /* Where nothing of the norm before the MLP and of `up` trains, backward takes of x2 what the norm's
- * gradient is corrected by, a small part of it, to which 8 bits do little. The statistics are of
- * the numbers before. Where branches are parallel it is x1. */
+ * gradient is corrected by, a small part of it. The statistics are of the numbers before. Where
+ * branches are parallel it is x1. */
 ml_dtype mlp_input_dtype(const ml_model *m, int64_t l)
 {
-    const ml_block_format *blocks = ml_block_format_of(ML_Q8_0);
-    bool rounds = m->dtype == ML_BF16 && m->mode == ML_ACTIVATIONS_FULL && !m->pieces &&
-                  !is_parallel(m) && m->spec.width % blocks->weights == 0 && !norm2_trains(m, l) &&
+    bool little = !is_parallel(m) && !role_trains(m, l, ML_ROLE_NORM2, true) &&
                   !needs_input(m, l, ML_ROLE_UP, &m->layers[l].up);
-    return rounds ? ML_Q8_0 : m->dtype;
+    return dtype_of(m, m->spec.width, little);
 }
 
 /* The residual stream is the same on every rank of the tp group: in checkpoint mode, which keeps
