@@ -156,6 +156,17 @@ static ml_status read_seed(const key *key, void *out, const yaml_node_t *node, c
     return ML_OK;
 }
 
+/* A plain number of these characters alone. */
+static bool is_number(const yaml_node_t *node, const char *text, const char *characters,
+                      double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    return is_plain(node) && end != text && !*end && !text[strspn(text, characters)];
+}
+
+static const char of_reals[] = "+-.0123456789eE";
+
 static ml_status read_real(const key *key, double *out, const yaml_node_t *node, const char *where)
 {
     const char *text = scalar(key, node, where, "a number");
@@ -164,10 +175,8 @@ static ml_status read_real(const key *key, double *out, const yaml_node_t *node,
         *out = 0.0;
         return ML_OK;
     }
-    char *end;
-    double value = strtod(text, &end);
-    if (!is_plain(node) || end == text || *end || text[strspn(text, "+-.0123456789eE")])
-        return wrong(key, where, "a number", text);
+    double value;
+    if (!is_number(node, text, of_reals, &value)) return wrong(key, where, "a number", text);
     if (!real_in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
     return ML_OK;
@@ -180,17 +189,17 @@ static ml_status read_least(const key *key, double *out, const yaml_node_t *node
     const char *expected = "off, or a number as 2^-16 or 1e-5",
                *text = scalar(key, node, where, expected);
     if (!text) return ML_USAGE;
-    bool is_off = is_plain(node) && !strcmp(text, "off"),
-         is_power = !strncmp(text, power_of, strlen(power_of));
+    if (is_plain(node) && !strcmp(text, "off")) {
+        *out = 0.0;
+        return ML_OK;
+    }
+    bool is_power = !strncmp(text, power_of, strlen(power_of));
     const char *digits = is_power ? text + strlen(power_of) : text;
-    char *end = NULL;
-    double value = is_off ? 0.0 : strtod(digits, &end);
-    bool wrong_text =
-        !is_off && (!is_plain(node) || end == digits || *end ||
-                    digits[strspn(digits, is_power ? "0123456789" : "+-.0123456789eE")]);
-    if (wrong_text) return wrong(key, where, expected, text);
+    double value;
+    if (!is_number(node, digits, is_power ? "0123456789" : of_reals, &value))
+        return wrong(key, where, expected, text);
     if (is_power) value = exp2(-value);
-    if (!is_off && !real_in_range(key, value)) return out_of_range(key, where, text);
+    if (!real_in_range(key, value)) return out_of_range(key, where, text);
     *out = value;
     return ML_OK;
 }
