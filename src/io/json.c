@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "io/durable.h"
+#include "io/utf8.h"
 
 static const int64_t largest_file = 256 << 20;
 
@@ -209,7 +210,7 @@ ml_status ml_json_check(const json_t *root, const ml_json_key *table)
 
 static ml_status add_character(ml_text *json, int32_t c, const char *bytes, int size)
 {
-    if (c < 0) return ml_text_printf(json, "\xEF\xBF\xBD");
+    if (c < 0) return ml_text_add(json, UTF8_REPLACEMENT, 3);
     if (c == '"' || c == '\\') return ml_text_printf(json, "\\%c", (char)c);
     if (c == '\n') return ml_text_printf(json, "\\n");
     if (c < 0x20) return ml_text_printf(json, "\\u%04x", (unsigned)c);

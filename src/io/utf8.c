@@ -8,7 +8,7 @@ ml_status ml_utf8_add(ml_text *text, const char *bytes, int64_t length)
     int size;
     for (int64_t at = 0; at < length && st == ML_OK; at += size) {
         bool valid = ml_utf8_next(bytes, length, at, &size) >= 0;
-        st = valid ? ml_text_add(text, bytes + at, size) : ml_text_add(text, "\xEF\xBF\xBD", 3);
+        st = valid ? ml_text_add(text, bytes + at, size) : ml_text_add(text, UTF8_REPLACEMENT, 3);
     }
     return st;
 }

@@ -3,9 +3,9 @@
 
 #include "data/tokenizer/byte_level.h"
 #include "data/tokenizer/models/model.h"
+#include "io/utf8.h"
 
 #define BLANK "\xe2\x96\x81" /* ▁ U+2581 */
-#define REPLACEMENT "\xef\xbf\xbd"
 
 /* ---- lists of texts ------------------------------------------------------------------------ */
 
@@ -184,7 +184,7 @@ static ml_status end_bytes(ml_text *run, ml_decode_texts *out)
         run->length = 0;
     }
     for (int64_t i = 0; i < run->length; i++) {
-        ML_TRY(ml_text_add(&out->bytes, REPLACEMENT, 3));
+        ML_TRY(ml_text_add(&out->bytes, UTF8_REPLACEMENT, 3));
         ML_TRY(ml_decode_text_end(out));
     }
     run->length = 0;
@@ -270,15 +270,9 @@ done:
 
 /* ---- SentencePiece ------------------------------------------------------------------------- */
 
-/* Bytes that are no UTF-8 become U+FFFD one by one. */
 static ml_status add_lossy(ml_text *out, ml_text *run)
 {
-    ml_status st = ML_OK;
-    int size;
-    for (int64_t at = 0; at < run->length && st == ML_OK; at += size) {
-        bool valid = ml_utf8_next(run->data, run->length, at, &size) >= 0;
-        st = valid ? ml_text_add(out, run->data + at, size) : ml_text_add(out, REPLACEMENT, 3);
-    }
+    ml_status st = ml_utf8_add(out, run->data, run->length);
     run->length = 0;
     return st;
 }

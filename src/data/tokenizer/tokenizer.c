@@ -10,6 +10,7 @@
 #include "data/tokenizer/pretokenizer.h"
 #include "data/tokenizer/stages.h"
 #include "data/tokenizer/tokenizer_json.h"
+#include "io/utf8.h"
 
 struct ml_tokenizer {
     ml_vocabulary vocabulary;
@@ -291,7 +292,7 @@ static ml_status encode_text(target *to, const char *bytes, int64_t length)
     for (int64_t at = 0; at < length; at = end) {
         end = end_of_validity(bytes, length, at, &valid);
         if (valid) ML_TRY(ml_text_add(text, bytes + at, end - at));
-        for (int64_t i = at; !valid && i < end; i++) ML_TRY(ml_text_add(text, "\xef\xbf\xbd", 3));
+        for (int64_t i = at; !valid && i < end; i++) ML_TRY(ml_text_add(text, UTF8_REPLACEMENT, 3));
         if (!valid) to->tokenizer->lost += end - at;
     }
     to->start = text->data;
