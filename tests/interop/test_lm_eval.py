@@ -1,9 +1,10 @@
 """analysis/lm_eval_model.py: lm-evaluation-harness gives the same answers on mpilora as with its own model of transformers, on the same base: choices, generated texts and
-rolling perplexities of tasks that are made here, with and without a token that begins texts, and with an adapter as the merged model has it."""
+rolling perplexities of tasks that are made here, with and without a token that begins texts, on 1, 2 and 4 ranks, and with an adapter as the merged model has it."""
 
 import importlib.util
 import json
 import os
+import shlex
 import sys
 import tempfile
 
@@ -121,8 +122,10 @@ def main():
             source, base = write_model(folder, begins), f"{folder}/base-{begins}.h5"
             harness.mpilora("import", source, base, "--dtype", "fp32")
             theirs = evaluate(folder, HFLM(pretrained=source, dtype="float32", device="cpu", batch_size=1))
-            ours = evaluate(folder, bridge.Mpilora(base=base, tokenizer=source, program=harness.PROGRAM, precision="fp32"))
-            compare(checks, f"begins {begins}", ours, theirs)
+            for ranks in (2, 4, 0):
+                launcher = shlex.join(harness.launcher(ranks)) if ranks else ""
+                ours = evaluate(folder, bridge.Mpilora(base=base, tokenizer=source, program=harness.PROGRAM, precision="fp32", launcher=launcher))
+                compare(checks, f"begins {begins}, {ranks or 1} ranks", ours, theirs)
         adapter, merged = f"{folder}/adapter", f"{folder}/merged"
         reference.write_adapter(adapter, {**reference.DEFAULTS, "model": "llama", "targets": ["all"]})
         harness.mpilora("merge", "--base", base, "--adapter", adapter, "--dtype", "fp32", f"{merged}.h5")
