@@ -7,16 +7,17 @@ static void add(run_figures *out, const char *key, const char *tag, double value
     out->item[out->count++] = (run_figure){key, tag, value};
 }
 
-/* Means over pairs. */
+/* Means over pairs. TRL's RewardTrainer has names of its own for what it says. */
 static void add_compared(run_figures *out, const ml_run_config *c, const double sums[PAIR_SUMS])
 {
+    bool scores = ml_run_config_scores_labels(c);
     double n = sums[PAIRS], up = sums[PAIR_REWARD_CHOSEN] / n,
            down = sums[PAIR_REWARD_REJECTED] / n;
-    add(out, "rewards_accuracy", "rewards/accuracies", sums[PAIR_RIGHT] / n);
+    add(out, "rewards_accuracy", scores ? "accuracy" : "rewards/accuracies", sums[PAIR_RIGHT] / n);
     add(out, "rewards_chosen", "rewards/chosen", up);
     add(out, "rewards_rejected", "rewards/rejected", down);
-    add(out, "rewards_margin", "rewards/margins", up - down);
-    if (ml_run_config_scores_labels(c)) return; /* nobody's log-probability */
+    add(out, "rewards_margin", scores ? "margin" : "rewards/margins", up - down);
+    if (scores) return; /* nobody's log-probability */
     add(out, "logps_chosen", "logps/chosen", sums[PAIR_LOG_P_CHOSEN] / n);
     add(out, "logps_rejected", "logps/rejected", sums[PAIR_LOG_P_REJECTED] / n);
 }

@@ -2,13 +2,16 @@
  *
  * A file is a row of records: length (8 bytes), its masked CRC-32C, data, their masked CRC-32C, all
  * little-endian; the data are an Event of protocol buffers. Readers take the files in the order of
- * their names, so each start begins a new one whose name begins with the time; its first events are
- * the version and a start of a session, whose step is the first that will be written: what earlier
- * starts wrote from there on is dropped by readers, and a resumed run is one curve. */
+ * their names, so each start begins a new one whose name begins with the time, or with what comes
+ * behind the others' where the clock is slow; its first events are the version and a start of a
+ * session, whose step is the first that will be written: what earlier starts wrote from there on is
+ * dropped by readers, and a resumed run is one curve. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +19,7 @@
 #include "io/crc32c.h"
 #include "train/run.h"
 
-static const char folder[] = "tb";
+static const char folder[] = "tb", prefix[] = "events.out.tfevents.";
 
 static ml_status write_failed(const run *r)
 {
@@ -131,16 +134,38 @@ static int open_folder(const run *r)
     return fd;
 }
 
+/* The seconds of a name that comes behind those of earlier starts, though the clock was set back
+ * since, or was another node's. */
+static long long seconds_behind(int in, long long now)
+{
+    static const long long most = 999999999998; /* of twelve digits, one less */
+    int again = openat(in, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = again >= 0 ? fdopendir(again) : NULL;
+    const struct dirent *entry;
+    while (list && (entry = readdir(list))) {
+        if (strncmp(entry->d_name, prefix, sizeof prefix - 1) != 0) continue;
+        long long before = strtoll(entry->d_name + sizeof prefix - 1, NULL, 10);
+        if (before >= now && before <= most) now = before + 1;
+    }
+    if (list)
+        (void)closedir(list);
+    else if (again >= 0)
+        (void)close(again);
+    return now;
+}
+
 ml_status tensorboard_open(run *r)
 {
     char name[128], host[64] = "";
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     (void)gethostname(host, sizeof host - 1);
-    snprintf(name, sizeof name, "events.out.tfevents.%012lld.%06ld.%s", (long long)now.tv_sec,
-             now.tv_nsec / 1000, host);
     int in = open_folder(r), fd = -1;
-    if (in >= 0) fd = openat(in, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (in >= 0) {
+        snprintf(name, sizeof name, "%s%012lld.%06ld.%s", prefix,
+                 seconds_behind(in, (long long)now.tv_sec), now.tv_nsec / 1000, host);
+        fd = openat(in, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    }
     if (fd >= 0) r->tensorboard = fdopen(fd, "wb");
     ml_status st = r->tensorboard ? ML_OK : write_failed(r);
     if (fd >= 0 && !r->tensorboard) (void)close(fd);
