@@ -98,10 +98,6 @@ static ml_status check_factors(const ml_run_config *c)
         return ml_run_config_refuse(c, "method.original",
                                     "missing; method.init is loftq, so name the base as it was "
                                     "before it was rounded to blocks");
-    if (!loftq && c->memory.share_frozen == ML_SHARE_ON)
-        return ml_run_config_refuse(
-            c, "memory.share_frozen",
-            "on, but pissa changes the weights of each rank; set it to auto");
     return ML_OK;
 }
 

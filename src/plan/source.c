@@ -15,7 +15,7 @@ static ml_status read_spec(plan_source *s, const ml_run_config *c)
     ML_TRY(described ? ml_base_describe(&s->base, c->base, s->model ? s->model : &read)
                      : ml_base_open(&s->base, c->base));
     s->spec = *ml_base_spec(s->base);
-    ML_TRY(ml_session_check_full(c, &s->spec, described ? "plan without --quantise" : NULL));
+    ML_TRY(ml_session_check_method(c, &s->spec, described ? "plan without --quantise" : NULL));
     st = ml_session_check_distances(c, &s->spec);
 done:
     return st;

@@ -46,21 +46,27 @@ void ml_session_lay_out(session *s)
 
 /* ---- a method ------------------------------------------------------------------------------ */
 
-ml_status ml_session_check_full(const ml_run_config *c, const ml_model_spec *spec,
-                                const char *instead)
+ml_status ml_session_check_method(const ml_run_config *c, const ml_model_spec *spec,
+                                  const char *instead)
 {
-    if (c->method.name != ML_METHOD_FULL || !spec->formats) return ML_OK;
-    return ml_run_config_refuse(c, "method.name",
-                                "full trains every weight, but %s keeps them in blocks, which "
-                                "cannot be updated; %s",
-                                c->base, instead ? instead : "import the model with --dtype bf16");
+    bool blocks = spec->formats != NULL;
+    if (blocks && c->method.name == ML_METHOD_FULL)
+        return ml_run_config_refuse(
+            c, "method.name",
+            "full trains every weight, but %s keeps them in blocks, which cannot be updated; %s",
+            c->base, instead ? instead : "import the model with --dtype bf16");
+    if (!blocks && ml_run_config_is_pissa(c) && c->memory.share_frozen == ML_SHARE_ON)
+        return ml_run_config_refuse(
+            c, "memory.share_frozen",
+            "on, but pissa changes the weights of each rank; set it to auto");
+    return ML_OK;
 }
 
 static ml_status attach_method(session *s)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = s->config;
-    ML_TRY(ml_session_check_full(c, s->spec, NULL));
+    ML_TRY(ml_session_check_method(c, s->spec, NULL));
     ml_model_spec spec = ml_peft_model_spec(s->spec, c->method.name, &c->method.sizes);
     ml_peft_untie(&spec, c->method.name, &c->method.modules_to_save);
     ML_TRY(ml_session_choose_head(c, s->train.dataset, &spec));

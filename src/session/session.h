@@ -154,6 +154,9 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
  * with `grid` NULL local. */
 ml_status ml_session_open_files(ml_dataset **out, const ml_data_files *files,
                                 const ml_grid *grid) ML_NODISCARD;
+/* That a data set was made with the base's vocabulary. Local. ML_INPUT. */
+ml_status ml_session_check_vocabulary(const ml_base *base, const char *path,
+                                      const ml_dataset *data) ML_NODISCARD;
 /* Beside sessions that are open, the first of which is the host: data of its own, or what one of
  * them has open, on the host's base. Collective. */
 ml_status ml_session_open_beside(session *s, const ml_run_config *config, session *const *others,
@@ -164,10 +167,11 @@ ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training)
  * data.max_len leaves no target, ML_INPUT where the base's context does. */
 ml_status ml_session_sample(const ml_run_config *config, const char *path, const ml_dataset *data,
                             int64_t max_len, bool training, ml_sampler **out) ML_NODISCARD;
-/* That method full trains no weights in blocks. `instead`: what the message tells to do, NULL: to
- * import otherwise. Local. ML_USAGE. */
-ml_status ml_session_check_full(const ml_run_config *config, const ml_model_spec *spec,
-                                const char *instead) ML_NODISCARD;
+/* That the weights allow what the method does with them: full trains none in blocks, and pissa,
+ * which changes others, no copy that ranks share. `instead`: what the message tells to do in the
+ * place of full, NULL: to import otherwise. Local. ML_USAGE. */
+ml_status ml_session_check_method(const ml_run_config *config, const ml_model_spec *spec,
+                                  const char *instead) ML_NODISCARD;
 /* That numerics: grid takes one sequence at a time where rows of distances between tokens are all
  * sequences' together. Local. ML_USAGE. */
 ml_status ml_session_check_distances(const ml_run_config *config,

@@ -121,27 +121,35 @@ static ml_status check_pairs(const ml_run_config *c, const char *path, const ml_
                    path, ml_objective_name(c->objective.name));
 }
 
-static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
+ml_status ml_session_check_vocabulary(const ml_base *base, const char *path, const ml_dataset *data)
 {
-    const ml_model_spec *spec = ml_base_spec(s->base);
-    const char *want = ml_base_tokenizer_hash(s->base), *found = ml_dataset_tokenizer_hash(data);
-    if (ml_dataset_vocab(data) != spec->vocab)
+    int64_t vocab = ml_base_spec(base)->vocab;
+    const char *want = ml_base_tokenizer_hash(base), *found = ml_dataset_tokenizer_hash(data);
+    if (ml_dataset_vocab(data) != vocab)
         return ml_fail(ML_INPUT,
                        "%s: made for a vocabulary of %" PRId64
                        " tokens, but the base %s has %" PRId64 "; tokenize it again with this base",
-                       path, ml_dataset_vocab(data), ml_base_path(s->base), spec->vocab);
+                       path, ml_dataset_vocab(data), ml_base_path(base), vocab);
     if (*want && *found && strcmp(want, found) != 0)
         return ml_fail(ML_INPUT,
                        "%s: made with tokenizer %.12s…, but the base %s has %.12s…; tokenize it "
                        "again with this base",
-                       path, found, ml_base_path(s->base), want);
+                       path, found, ml_base_path(base), want);
+    return ML_OK;
+}
+
+static ml_status check_data(const session *s, const char *path, const ml_dataset *data)
+{
+    const ml_model_spec *spec = ml_base_spec(s->base);
+    ml_status st = ml_session_check_vocabulary(s->base, path, data);
+    if (st != ML_OK) return st;
     if (spec->token_types > 0 && ml_dataset_type_count(data) > spec->token_types)
         return ml_fail(ML_INPUT,
                        "%s: has tokens of type %" PRId64 ", but the base %s has %" PRId64
                        " types; tokenize it again with this base",
                        path, ml_dataset_type_count(data) - 1, ml_base_path(s->base),
                        spec->token_types);
-    ml_status st = ml_session_check_labels(s->config, path, data);
+    st = ml_session_check_labels(s->config, path, data);
     return st == ML_OK ? check_pairs(s->config, path, data) : st;
 }
 

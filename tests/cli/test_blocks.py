@@ -145,7 +145,14 @@ def check_pissa(folder):
     compare("PiSSA, dp 2, tp 2", train(folder, "kept-pissa-4", "kept", method=pissa, ranks=4, tp=2), wide)
     train(folder, "kept-pissa-half", "kept", method=pissa, steps=STEPS // 2, ranks=2)
     compare("PiSSA, resumed", train(folder, "kept-pissa-half", "kept", method=pissa), wide)
-    checks.that(harness.read_summary(f"{folder}/kept-pissa-4")["memory"]["frozen_shared_by"] == 2, "PiSSA: replicas do not share blocks that stay as they are")
+    compare("PiSSA, share_frozen on", train(folder, "kept-pissa-on", "kept", method=pissa, ranks=2, memory={"share_frozen": "on"}), wide)
+    for name in ("kept-pissa-4", "kept-pissa-on"):
+        checks.that(harness.read_summary(f"{folder}/{name}")["memory"]["frozen_shared_by"] == 2, f"PiSSA, {name}: replicas do not share blocks that stay as they are")
+    for words in (("train", configure(folder, "wide-pissa-on", "wide", method=pissa, memory={"share_frozen": "on"})), ("plan", f"{folder}/wide-pissa-on.yaml", "--ranks", 2)):
+        done = harness.start(*words, ranks=2 if words[0] == "train" else 0)
+        refused(f"{words[0]}: PiSSA, whose weights change, share_frozen on", done, 2, "memory.share_frozen", "pissa")
+        said = [line for line in done.stderr.splitlines() if line.startswith("mpilora")]
+        checks.that(len(said) == 1 and not os.path.exists(f"{folder}/wide-pissa-on"), f"{words[0]}: PiSSA, share_frozen on: {done.stderr}")
     for base in ("kept", "wide"):
         with open(f"{folder}/{base}-pissa/evaluations.jsonl") as file:
             last = json.loads(file.read().splitlines()[-1])["valid_loss"]

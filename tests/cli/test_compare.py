@@ -62,11 +62,23 @@ def check_variants(checks, folder, path):
 def check_bases(checks, folder, path):
     """A row may have a base of its own: its loss is that of a run on it, its frozen bytes are the base's."""
     harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--seed", 1, "--quantise", "q8_0", f"{folder}/base8.h5")
+    with open(f"{folder}/other.yaml", "w") as file:
+        file.write(MODEL.replace("vocab: 61", "vocab: 67"))
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/other.yaml", f"{folder}/other.h5")
     words = f"lora,lora:base={folder}/base8.h5,lora:base={folder}/base8.h5:init=loftq:original={folder}/base.h5"
     rows = json.loads(harness.mpilora("compare", path, "--methods", words, "--out", f"{folder}/bases", "--together", 3, "--json"))["rows"]
     checks.that([row["seeds"] for row in rows] == [1, 1, 1], f"bases: {rows}")
     plain, packed = (row["memory_frozen"]["median"] for row in rows[:2])
     checks.that(packed < 0.6 * plain, f"bases: {packed} frozen bytes on Q8_0, {plain} on the other")
+    for what, words, code, expected in (
+        ("full on blocks", ("--methods", "lora,full", "--set", f"base={folder}/base8.h5"), 2, ("--methods: full: ", "method.name", "base8.h5 keeps them in blocks")),
+        ("full on a row's blocks", ("--methods", f"lora,full:base={folder}/base8.h5"), 2, ("--methods: full:base", "keeps them in blocks")),
+        ("a base of another vocabulary", ("--methods", f"lora,lora:base={folder}/other.h5", "--together", 2), 3, ("--methods: lora:base", "data.h5: made for a vocabulary of 61", "other.h5 has 67")),
+        ("a base that is not there", ("--methods", f"lora,lora:base={folder}/none.h5"), 3, ("--methods: lora:base", "none.h5")),
+    ):
+        done = harness.start("compare", path, *words, "--out", f"{folder}/refused")
+        checks.that(done.returncode == code and done.stderr.count("\n") == 1 and all(text in done.stderr for text in expected), f"{what}: exit {done.returncode}: {done.stderr}")
+        checks.that(not os.path.exists(f"{folder}/refused"), f"{what}: something was begun")
     for row in rows[1:]:
         checks.that(row["loss_first"]["median"] != rows[0]["loss_first"]["median"], f"bases: the loss of {row['what']} is the other base's")
 

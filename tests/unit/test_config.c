@@ -537,8 +537,6 @@ static void variants_of_lora(void **state)
     refused("base: b.h5\nmethod: {dora: true, dropout: 0.1}\n", "method.dropout");
     refused("base: b.h5\nmethod: {name: lora+prefix_kv, init: pissa}\n", "pissa");
     refused("base: b.h5\nmethod: {dora: true, init: pissa}\n", "pissa");
-    refused("base: b.h5\nmethod: {init: pissa}\nmemory: {share_frozen: on}\n",
-            "memory.share_frozen");
     check_written("method.lora_plus=16", "lora_plus: 16\n");
     check_written("method.lora_plus=null", "lora_plus: null\n");
     check_written("method.layers=[5, 0, 2-3, 1]", "layers: [0-3, 5]\n");

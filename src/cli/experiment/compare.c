@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/support/options.h"
 #include "io/durable.h"
+#include "session/session.h"
 
 static const char usage[] = "mpilora compare CONFIG.yaml --methods lora,full,bitfit,... [--ranks "
                             "N] [--seeds 1,2,3] [--out DIR]";
@@ -22,15 +23,64 @@ done:
     return st;
 }
 
+static ml_status check_vocabulary(const ml_base *base, const char *path)
+{
+    ml_dataset *data = NULL;
+    ml_status st = ml_dataset_open(&data, path);
+    if (st == ML_OK) st = ml_session_check_vocabulary(base, path, data);
+    ml_dataset_destroy(data);
+    return st;
+}
+
+/* Of data that were tokenized for another base every run would fail. */
+static ml_status check_data(const ml_run_config *c)
+{
+    ml_status st = ML_OK;
+    ml_base *base = NULL;
+    ML_TRY(ml_base_open(&base, c->base));
+    if (c->data.valid) ML_TRY(check_vocabulary(base, c->data.valid));
+    for (int64_t i = 0; i < c->data.train.count; i++)
+        ML_TRY(check_vocabulary(base, c->data.train.item[i].file));
+done:
+    ml_base_close(base);
+    return st;
+}
+
+/* So it would of weights that the method cannot train. */
+static ml_status check_weights(const ml_run_config *c)
+{
+    ml_base *base = NULL;
+    ml_status st = ml_base_open(&base, c->base);
+    if (st == ML_OK) st = ml_session_check_method(c, ml_base_spec(base), NULL);
+    ml_base_close(base);
+    return st;
+}
+
+static bool read_the_same(const ml_run_config *a, const ml_run_config *b)
+{
+    const ml_data_files *one = &a->data.train, *other = &b->data.train;
+    bool same = !strcmp(a->base, b->base) && b->data.valid &&
+                !strcmp(a->data.valid, b->data.valid) && one->count == other->count;
+    for (int64_t i = 0; same && i < one->count; i++)
+        same = !strcmp(one->item[i].file, other->item[i].file);
+    return same;
+}
+
 /* What is compared has exact gradients. */
-static ml_status check_row(const compare_options *o, const compare_row *row)
+static ml_status check_row(const compare_options *o, const ml_run_config *own,
+                           const compare_row *row)
 {
     ml_run_config config = {0};
-    ml_status st = compare_row_config(o, row, &config);
-    if (st == ML_OK && config.loss.filter > 0.0)
+    ml_status st = ML_OK;
+    ML_TRY(compare_row_config(o, row, &config));
+    if (config.loss.filter > 0.0)
         st = ml_run_config_refuse(&config, "loss.filter",
                                   "leaves out a part of the gradient that is another one for each "
                                   "method; compare and sweep need it off");
+    if (st == ML_OK) st = check_weights(&config);
+    if (st == ML_OK && !read_the_same(own, &config)) st = check_data(&config);
+    if (st != ML_OK) st = ml_fail_within(st, "--methods: %s", row->words);
+done:
     ml_run_config_destroy(&config);
     return st;
 }
@@ -46,7 +96,8 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
                      config->path);
         goto done;
     }
-    for (int64_t i = 0; i < count; i++) ML_TRY(check_row(o, &rows[i]));
+    ML_TRY(check_data(config));
+    for (int64_t i = 0; i < count; i++) ML_TRY(check_row(o, config, &rows[i]));
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
     ML_TRY(ml_durable_make_directories(runs));
