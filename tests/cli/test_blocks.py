@@ -189,6 +189,30 @@ def check_shared(folder):
     checks.that(shared == 2, f"share_frozen: shared by {shared}")
 
 
+def check_unequal(folder):
+    """An MLP whose blocks three ranks cannot share out evenly: each has whole ones, and the numbers are those of one rank. What would cut a block of the heads says which sizes would not."""
+    lora, dora, pissa = ({"name": "lora", "rank": 2, "targets": ["q", "o", "down"] if family == "llama" else ["q", "o", "proj"], **more} for family, more in (("llama", {}), ("llama", {"dora": True}), ("gpt2", {"init": "pissa"})))
+    for name, model, words, methods in (
+        ("few", f"{{family: llama, layers: 2, width: 96, heads: 6, kv_heads: 6, mlp_width: 160, vocab: {VOCAB}, context: 128}}", ("q8_0",), {"LoRA": lora, "DoRA": dora}),
+        ("large", f"{{family: gpt2, layers: 1, width: 768, heads: 6, mlp_width: 1280, vocab: {VOCAB}, context: 128}}", ("q4_k", "--head-dtype", "q6_k"), {"PiSSA": pissa}),
+    ):
+        with open(f"{folder}/{name}.model", "w") as file:
+            file.write(model)
+        harness.mpilora("import", "--init", "random", "--config", f"{folder}/{name}.model", "--quantise", *words, f"{folder}/{name}.h5")
+        for what, method in methods.items():
+            one = train(folder, f"{name}-{what}-1", name, method=method, steps=3)
+            compare(f"{what}, 5 blocks on 3 ranks", train(folder, f"{name}-{what}-3", name, method=method, steps=3, ranks=3, tp=3), one)
+        memory = harness.read_summary(f"{folder}/{name}-{what}-3")["memory"]
+        plan = json.loads(harness.mpilora("plan", f"{folder}/{name}-{what}-3.yaml", "--ranks", 3, "--json"))["methods"][0]
+        checks.that(plan["per_rank"]["frozen"] == memory["frozen"], f"{what}, 5 blocks on 3 ranks: plan {plan['per_rank']}, run {memory}")
+        checks.close(f"{what}, 5 blocks on 3 ranks: plan", plan["total_bytes_per_rank"], memory["predicted"]["total_bytes"], 0.02)
+    for ranks, name, text in ((2, "few", "would cut the q8_0 blocks of layers.0.attn.o.weight (32 weights in a block, 48 columns a rank); choose 1 or 3"), (6, "large", "choose 1 or 3")):
+        for words in (("train", configure(folder, f"never-{ranks}", name, tp=ranks)), ("plan", f"{folder}/never-{ranks}.yaml", "--ranks", ranks)):
+            done = harness.start(*words, ranks=ranks if words[0] != "plan" else 0)
+            refused(f"{words[0]}, tp {ranks} that cuts a block", done, 2, text)
+        checks.that(not os.path.exists(f"{folder}/never-{ranks}"), f"tp {ranks} that cuts a block: something was written")
+
+
 def check_resume(folder):
     """Half, then the rest, is the whole; the same run does not go on with another base."""
     train(folder, "half", "kept", steps=STEPS // 2)
@@ -344,6 +368,7 @@ def main():
         check_training(folder)
         check_bf16(folder)
         check_shared(folder)
+        check_unequal(folder)
         check_resume(folder)
         check_use(folder)
         check_merge(folder)
