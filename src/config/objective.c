@@ -282,8 +282,10 @@ static ml_status check_ahead(const ml_run_config *c)
 
 bool objective_smooths(const ml_run_config *c)
 {
-    return has_type(c, ML_PAIR_ROBUST) || has_type(c, ML_PAIR_EXO) || has_type(c, ML_PAIR_AOT) ||
-           has_type(c, ML_PAIR_AOT_UNPAIRED);
+    bool own = c->objective.name == ML_OBJECTIVE_SIMPO ||
+               (c->objective.name == ML_OBJECTIVE_CPO && has_type(c, ML_PAIR_SIGMOID));
+    return own || has_type(c, ML_PAIR_ROBUST) || has_type(c, ML_PAIR_EXO) ||
+           has_type(c, ML_PAIR_AOT) || has_type(c, ML_PAIR_AOT_UNPAIRED);
 }
 
 /* What belongs to a head that gives logits of tokens, which a head for labels replaces. */

@@ -303,8 +303,10 @@ const key run_keys[] = {
      .least = 0,
      .most = 0.5,
      .open_most = true,
-     .about = "How often labels are taken to be the wrong way round, by the loss types `robust`, "
-              "`exo_pair`, `aot` and `aot_unpaired`, which alone read it."},
+     .about =
+         "How often labels are taken to be the wrong way round, by the loss types `robust`, "
+         "`exo_pair`, `aot` and `aot_unpaired`, by `simpo` and by the `sigmoid` of `cpo`, which "
+         "alone read it."},
     {.path = "objective.gamma",
      .kind = KEY_REAL,
      .offset = AT(objective.gamma),

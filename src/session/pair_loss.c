@@ -1,6 +1,7 @@
 /* The losses of a pair, with u, v, n, m as pair_point has them, d = u − v, x = βd, σ logistic:
  *
  *   sigmoid       −log σ(x)                                  DPO, arXiv:2305.18290
+ *     of cpo      −(1−ε) log σ(x) − ε log σ(−x)              arXiv:2401.08417
  *   hinge         max(0, 1 − x)                              SLiC, arXiv:2305.10425
  *   ipo           (u/n − v/m − 1/(2β))²                      arXiv:2310.12036
  *   sigmoid_norm  −log σ(β(u/n − v/m))
@@ -12,7 +13,7 @@
  *   apo_zero      1 − σ(βu) + σ(βv)                          arXiv:2408.06266
  *   apo_down      σ(βu) + 1 − σ(x)
  *   discopop      −log σ(x)(1 − σ(x/τ)) + e^(−x) σ(x/τ), τ = 0.05   arXiv:2406.08414
- *   simpo         −log σ(β(u/n − v/m) − γ)                   arXiv:2405.14734
+ *   simpo         −(1−ε) log σ(y) − ε log σ(−y), y = β(u/n − v/m) − γ   arXiv:2405.14734
  *   orpo          −β log σ(odds(u/n) − odds(v/m)), odds(t) = t − log(1 − e^t)   arXiv:2403.07691 */
 #include <math.h>
 
@@ -38,11 +39,20 @@ static pair_value of_means(const pair_point *at, double f, double slope)
     return (pair_value){f, slope / at->n, -slope / at->m};
 }
 
+/* −log σ(x) where labels are the wrong way round with probability e, and its derivative. */
+static double smoothed(double x, double e)
+{
+    return -(1.0 - e) * log_sigmoid(x) - e * log_sigmoid(-x);
+}
+
+static double slope_of_smoothed(double x, double e)
+{
+    return -(1.0 - e) * sigmoid(-x) + e * sigmoid(x);
+}
+
 pair_value ml_pair_smoothed(double beta, double t, double e)
 {
-    double x = beta * t;
-    return of_difference(beta, -(1.0 - e) * log_sigmoid(x) - e * log_sigmoid(-x),
-                         -(1.0 - e) * sigmoid(-x) + e * sigmoid(x));
+    return of_difference(beta, smoothed(beta * t, e), slope_of_smoothed(beta * t, e));
 }
 
 pair_value ml_unpaired_loss(double beta, double t)
@@ -107,15 +117,16 @@ static pair_value value_of(const ml_run_config *c, ml_pair_loss loss, const pair
     double u = at->u, v = at->v, x = b * (u - v), means = u / at->n - v / at->m,
            y = b * means - (loss == ML_PAIR_SIMPO ? c->objective.gamma : 0.0);
     switch (loss) {
-    case ML_PAIR_SIGMOID:
-        return of_difference(b, -log_sigmoid(x), -sigmoid(-x));
+    case ML_PAIR_SIGMOID: /* dpo's reads no smoothing, as in TRL */
+        return ml_pair_smoothed(b, u - v, c->objective.name == ML_OBJECTIVE_CPO ? e : 0.0);
     case ML_PAIR_HINGE:
         return of_difference(b, fmax(0.0, 1.0 - x), x < 1.0 ? -1.0 : 0.0);
     case ML_PAIR_IPO:
         return of_means(at, (means - half) * (means - half), 2.0 * (means - half));
     case ML_PAIR_SIGMOID_NORM:
-    case ML_PAIR_SIMPO:
         return of_means(at, -log_sigmoid(y), -b * sigmoid(-y));
+    case ML_PAIR_SIMPO:
+        return of_means(at, smoothed(y, e), b * slope_of_smoothed(y, e));
     case ML_PAIR_ROBUST:
         return robust(b, x, e);
     case ML_PAIR_EXO:

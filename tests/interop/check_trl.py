@@ -82,6 +82,7 @@ def trainer_of(objective, common):
             loss_type="simpo" if name == "simpo" else kind,
             cpo_alpha=objective.get("cpo_alpha", 1.0),
             simpo_gamma=objective.get("gamma", 0.5),
+            label_smoothing=objective.get("label_smoothing", 0.0),
         )
         base = cpo.CPOTrainer
     return type("InOrder", (base,), own), options

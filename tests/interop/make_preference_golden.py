@@ -38,11 +38,12 @@ def smoothed(t, beta, eps):
     return -(1 - eps) * logsigmoid(beta * t) - eps * logsigmoid(-beta * t)
 
 
-def pair_loss(kind, u, v, n, m, beta, eps, gamma):
+def pair_loss(kind, u, v, n, m, beta, eps, gamma, own):
+    """`own`: of an objective that asks no reference, whose sigmoid reads the smoothing."""
     d, means = u - v, u / n - v / m
     x, s = beta * (u - v), torch.sigmoid
     return {
-        "sigmoid": lambda: -logsigmoid(x),
+        "sigmoid": lambda: smoothed(d, beta, eps if own else 0.0),
         "hinge": lambda: torch.relu(1 - x),
         "ipo": lambda: (means - 1 / (2 * beta)) ** 2,
         "sigmoid_norm": lambda: -logsigmoid(beta * means),
@@ -54,7 +55,7 @@ def pair_loss(kind, u, v, n, m, beta, eps, gamma):
         "apo_zero": lambda: 1 - s(beta * u) + s(beta * v),
         "apo_down": lambda: s(beta * u) + 1 - s(beta * d),
         "discopop": lambda: -logsigmoid(x) * (1 - s(x / 0.05)) + torch.exp(-x) * s(x / 0.05),
-        "simpo": lambda: -logsigmoid(beta * means - gamma),
+        "simpo": lambda: smoothed(means - gamma / beta, beta, eps),
         "orpo": lambda: -beta * logsigmoid(odds(u / n) - odds(v / m)),
     }[kind]()
 
@@ -80,7 +81,7 @@ def objective_of(model, batch, references, objective):
         n, m = len(pair["chosen_ids"]), len(pair["rejected_ids"])
         u, v = (c, r) if own else (c - ref_c, r - ref_r)
         for kind in set(kinds) - {"aot", "aot_unpaired", "sft"}:
-            loss = loss + weights[kind] * pair_loss(kind, u, v, n, m, beta, eps, objective.get("gamma", 0.5)) / len(batch)
+            loss = loss + weights[kind] * pair_loss(kind, u, v, n, m, beta, eps, objective.get("gamma", 0.5), own) / len(batch)
         mean = own and kinds[0] in ("ipo", "simpo", "orpo")
         worth = (beta * (u / n if mean else u) - beta * (v / m if mean else v)).item()
         if name == "orpo":  # learns the chosen answers' prompts, too
