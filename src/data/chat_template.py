@@ -3,7 +3,7 @@
 mpilora starts this text once for a whole input (python3 -c) and talks to it over one socket, standard input: frames of four bytes of length, big-endian, and so
 many bytes of JSON. The first frame is the set-up, each one after it a conversation; each is answered by one frame, {"error": ...} where it fails. A template is
 foreign code: it runs in jinja2's immutable sandbox without a loader, in a process that can write no file, with bounds on memory and output for good and on
-processor time for each conversation, past which the kernel ends the process.
+processor time for each conversation. Past that the template ends with an error, which names its line; where no error reaches it, the kernel ends the process.
 """
 
 import sys
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import resource
+import signal
 import struct
 import traceback
 
@@ -26,6 +27,8 @@ try:
 except ImportError as error:
     jinja2, missing = None, error
 
+LATER = 2  # seconds after which the kernel ends what an error has not ended
+TRIAL = 1  # seconds for a part of a conversation that was too slow, and for the set-up's example
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing; the first is what templates read
 
 
@@ -60,10 +63,19 @@ def bound(setup):
         resource.setrlimit(limit, (0, 0))
 
 
+class TooSlow(Exception):
+    """The template has used up its processor time."""
+
+
 def allow_seconds(seconds):
-    """So much processor time from now on; SIGXCPU ends the process after it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds + 1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    """So much processor time from now on, then TooSlow; a single call that takes longer hears nothing of it, and the kernel ends the process. 0: no bound any more."""
+
+    def tell(number, frame):
+        raise TooSlow(f"it needs more than {seconds} s of processor time")
+
+    signal.signal(signal.SIGVTALRM, tell)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds and seconds + LATER)  # SIGPROF ends what does not heed it
 
 
 class Template:
@@ -171,6 +183,7 @@ def takes_parts(template, variables):
     """Whether the template reads a content that is a list of parts; one that does not is given their joined text."""
     words = "the text of a part"
     message = {"role": "user", "content": [{"type": "text", "text": words}]}
+    allow_seconds(TRIAL)
     with contextlib.suppress(Exception):
         text = template.render({**variables, "messages": [message], "tools": None, "documents": None, "add_generation_prompt": False})
         return words in text and "'text'" not in text and '"text"' not in text
@@ -189,6 +202,7 @@ def find_message(template, variables, messages):
     low, high = 1, len(messages)
     while low < high:
         middle = (low + high) // 2
+        allow_seconds(TRIAL)
         try:
             template.render({**variables, "messages": messages[:middle], "add_generation_prompt": False})
             low = middle + 1
@@ -216,11 +230,26 @@ def render_all(template, tokens, request, parts):
     answer = {"text": text, "marks": template.marks, "spans": to_bytes(text, template.spans), "beginnings": []}
     for count, prompt in request["beginnings"][: 1 if template.marks else None]:
         beginning = None
-        with contextlib.suppress(Exception):
+        try:
             beginning = template.render({**variables, "messages": messages[:count], "add_generation_prompt": prompt})
+        except TooSlow as error:
+            return {"error": describe(error), "message": max(1, count)}
+        except Exception:  # the template refuses it
+            pass
         answer["beginnings"].append(beginning)
     answer["dated"] = template.dated
     return answer
+
+
+def answer_of(template, setup, request, parts):
+    """Within the time that a conversation has."""
+    try:
+        allow_seconds(setup["cpu_seconds"])
+        answer = render_all(template, setup["tokens"], request, parts)
+        allow_seconds(0)
+        return answer
+    except TooSlow as error:  # between two renderings
+        return {"error": describe(error), "message": len(request["messages"])}
 
 
 def main():
@@ -239,11 +268,11 @@ def main():
         send({"error": describe(error)})
         return
     parts = {template: takes_parts(template, setup["tokens"]) for template in (plain, with_tools)}
+    allow_seconds(0)
     send({})
     while (request := receive()) is not None:
-        allow_seconds(setup["cpu_seconds"])
         template = with_tools if request["tools"] is not None else plain
-        send(render_all(template, setup["tokens"], request, parts[template]))
+        send(answer_of(template, setup, request, parts[template]))
 
 
 main()

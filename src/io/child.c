@@ -85,7 +85,7 @@ static ml_status say_end(ml_child *child)
         if (errno != EINTR) return ml_fail(ML_INPUT, "ended");
     if (!WIFSIGNALED(status))
         return ml_fail(ML_INPUT, "ended with code %d and without an answer", WEXITSTATUS(status));
-    if (WTERMSIG(status) == SIGXCPU)
+    if (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGPROF)
         return ml_fail(ML_INPUT, "took more processor time than it is allowed, and was ended");
     return ml_fail(ML_INPUT, "was ended by signal %d (%s)", WTERMSIG(status),
                    strsignal(WTERMSIG(status)));

@@ -250,7 +250,9 @@ def test_foreign_code():
         ("{% set ns = namespace(__class__=1) %}", "the sandbox forbids it"),
         ("{{ 'x' * 10 ** 10 }}", "more memory than it is allowed"),
         ("{% for a in range(70) %}{{ 'x' * 1000000 }}{% endfor %}", "characters of text"),
-        ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "more processor time than it is allowed"),
+        ("{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "at message 1 (system): line 1 of the template: it needs more than 5 s of processor time"),
+        ("{% for m in messages %}{{ m.content }}\n{% if loop.index > 2 %}{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}{% endif %}{% endfor %}", "at message 3 (assistant): line 2 of the template: it needs"),
+        ("{{ 7 ** 99999999 }}", "took more processor time than it is allowed"),  # a single call, which no error reaches
     ]:
         with open("foreign.jinja", "w") as file:
             file.write(template)
