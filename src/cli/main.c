@@ -7,6 +7,7 @@
 
 #include "cli/commands/version.h"
 #include "cli/support/commands.h"
+#include "cli/support/endings.h"
 #include "cli/support/help.h"
 #include "cli/support/last_words.h"
 #include "cli/support/waiting.h"
@@ -80,6 +81,7 @@ static ml_status run(const ml_command *command, int argc, char **argv)
         st = start_together(command, argc, argv);
     if (st != ML_OK) return st;
     last_words_prepare();
+    endings_prepare();
     if (helps) return show_help(command, argc, argv);
     if (!command) return commands_unknown(argv[0]);
     return ml_grid_settle(launch.ranks > 1 && !command->parallel

@@ -8,19 +8,27 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/dataset_write.h"
 #include "io/hdf5_work.h"
+#include "io/unfinished.h"
 
+/* No signal ends the process while the file has a name. */
 int ml_dataset_open_spool(const char *path)
 {
     char *name = NULL;
+    sigset_t all, before;
     if (asprintf(&name, "%s.spool-XXXXXX", path) < 0) return -1;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
     int fd = mkostemp(name, O_CLOEXEC);
     if (fd >= 0) unlink(name);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     free(name);
     return fd;
 }
@@ -47,6 +55,7 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
         st = ML_RESOURCE;
         goto done;
     }
+    ml_unfinished_begin(w->temporary);
     w->spool = ml_dataset_open_spool(path);
     w->offset_spool = ml_dataset_open_spool(path);
     if (w->spool < 0 || w->offset_spool < 0) {
@@ -66,6 +75,7 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
     if (!w) return;
     if (w->out >= 0) close(w->out);
     if (w->made) unlink(w->temporary);
+    if (w->temporary) ml_unfinished_end(w->temporary);
     if (w->spool >= 0) close(w->spool);
     if (w->offset_spool >= 0) close(w->offset_spool);
     ml_dataset_end_labels(&w->labels);

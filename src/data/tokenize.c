@@ -189,11 +189,8 @@ static ml_status check_options(const ml_tokenize_options *options)
         return ml_fail(ML_USAGE,
                        "max_len %" PRId64 " is beyond the model's context of %" PRId64 " tokens",
                        options->max_len, options->context);
-    if (ml_durable_is_same(options->in, options->out))
-        return ml_fail(ML_USAGE,
-                       "%s and %s are the same file; the data set needs a name of its own",
-                       options->in, options->out);
-    return ml_tokenize_check_task(options->format, options->task);
+    ml_status st = ml_durable_check_apart(options->out, &options->in, 1);
+    return st == ML_OK ? ml_tokenize_check_task(options->format, options->task) : st;
 }
 
 static ml_status read_all(ml_tokenize_job *job)

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/unfinished.h"
+
 static const char temporary_mark[] = ".tmp-";
 static const size_t piece = (size_t)64 << 20;
 enum { OPEN_DIRECTORIES = 16 };
@@ -60,6 +62,16 @@ bool ml_durable_is_same(const char *one, const char *other)
     struct stat a, b;
     return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev &&
            a.st_ino == b.st_ino;
+}
+
+ml_status ml_durable_check_apart(const char *out, const char *const *inputs, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (inputs[i] && ml_durable_is_same(inputs[i], out))
+            return ml_fail(ML_USAGE,
+                           "%s and %s are the same file; what is written needs a name of its own",
+                           inputs[i], out);
+    return ML_OK;
 }
 
 bool ml_durable_is_temporary(const char *name)
@@ -172,13 +184,13 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, c
     ml_sha256_of(bytes, (size_t)count, hash);
     ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(temporary, "%s%s%ld", path, temporary_mark, (long)getpid()));
+    ml_unfinished_begin(temporary);
     st = fill_file(temporary, bytes, count);
     if (st == ML_OK) st = read_back(temporary, hash);
     if (st == ML_OK && rename_file(temporary, path)) st = cannot("be renamed into place", path);
-    if (st != ML_OK) {
-        (void)remove_file(temporary);
-        goto done;
-    }
+    if (st != ML_OK) (void)remove_file(temporary);
+    ml_unfinished_end(temporary);
+    if (st != ML_OK) goto done;
     ML_TRY(sync_parent(path));
     if (sha256) memcpy(sha256, hash, sizeof hash);
 done:

@@ -52,6 +52,10 @@ ml_status ml_durable_find(const char *path, bool *there) ML_NODISCARD;
 bool ml_durable_exists(const char *path);
 /* Whether two names are of one file that is there (links are followed). */
 bool ml_durable_is_same(const char *one, const char *other);
+/* That `out`, which is going to be written, is none of the `count` files that are read before; a
+ * name may be NULL. ML_USAGE naming both. */
+ml_status ml_durable_check_apart(const char *out, const char *const *inputs,
+                                 int64_t count) ML_NODISCARD;
 /* opendir, once more where a signal came in between; NULL with errno. */
 DIR *ml_durable_list(const char *path);
 /* The next entry of a directory, `.` and `..` left out; *entry NULL: no more. ML_INPUT naming

@@ -326,6 +326,15 @@ def check_other_commands(cases, folder):
     export = ("export", "--base", base, "--adapter", adapter)
     cases.fails("export, format", USAGE, ["onnx"], *export, "--format", "onnx", f"{folder}/exported")
     cases.fails("export, into another's directory", USAGE, ["llama"], *export, "--format", "peft", f"{folder}/llama")
+    cases.fails("export, over the model that was imported", USAGE, ["llama", "another program"], "export", "--base", base, "--format", "hf", f"{folder}/llama")
+    foreign = f"{folder}/foreign"
+    reference.write_adapter(foreign, reference.CASES["llama-qv"])
+    kept = snapshot(foreign)
+    cases.fails("export, over an adapter of PEFT's", USAGE, ["foreign", "another program"], *export, "--format", "peft", foreign)
+    os.remove(f"{foreign}/adapter_model.safetensors")
+    cases.fails("export, over a configuration alone", USAGE, ["foreign", "another program"], *export, "--format", "peft", foreign)
+    cases.checks.that(snapshot(foreign).items() <= kept.items(), "an export has changed another program's files")
+    shutil.rmtree(foreign)
     generate = ("generate", "--base", base)
     cases.fails("generate, no tokenizer", INPUT, ["tokenizer"], *generate, "--prompt", "a")
     cases.fails("generate, no prompt", USAGE, ["--prompt"], *generate)
@@ -374,6 +383,39 @@ def check_names(cases, folder):
     shutil.rmtree(inside)
 
 
+def check_own_inputs(cases, folder):
+    """A result that would replace what it is made from: refused before the work (main compares every file's bytes)."""
+    config, base, adapter, data = f"{folder}/run.yaml", f"{folder}/llama.h5", f"{folder}/run/adapter.h5", f"{folder}/llama-data.h5"
+    gguf, prompts, shape, link = (f"{folder}/{name}" for name in ("own.gguf", "own.jsonl", "own.yaml", "own-link"))
+    gguf_models.write(gguf, "mistral")
+    shutil.copy(f"{folder}/other.yaml", shape)
+    with open(prompts, "w") as file:
+        file.write('{"prompt_ids": [1, 2]}\n')
+    os.symlink(gguf, link)
+    same = ["same file"]
+    cases.fails("import, over the source", USAGE, same, "import", gguf, gguf)
+    cases.fails("import, over the source by a link", USAGE, same, "import", link, gguf)
+    for name in ("model.safetensors", "config.json"):
+        cases.fails(f"import, over {name}", USAGE, [name, "name of its own"], "import", f"{folder}/llama", f"{folder}/llama/{name}")
+    cases.fails("import, over the description", USAGE, same, "import", "--init", "random", "--config", shape, shape)
+    for ranks in (0, 2):
+        for taken in (prompts, base, adapter):
+            words = ("generate", "--base", base, "--adapter", f"a={adapter}", "--prompts", prompts, "--max-new", "1", "--out", taken)
+            cases.fails(f"generate, over {taken}", USAGE, same, *words, ranks=ranks)
+        for option in ("--generate", "--predictions"):
+            for taken in (config, base, data, adapter):
+                cases.fails(f"eval {option}, over {taken}", USAGE, same, "eval", config, "--adapter", adapter, option, taken, ranks=ranks)
+    both = ("--generate", f"{folder}/both.jsonl", "--predictions", f"{folder}/both.jsonl")
+    cases.fails("eval, both to one file", USAGE, ["both.jsonl"], "eval", config, *both)
+    for _ in range(2):
+        harness.mpilora("import", f"{folder}/llama", f"{folder}/llama/base.h5")  # over an older base of the same directory
+    os.remove(f"{folder}/llama/base.h5")
+    kept = snapshot(folder)
+    cases.checks.that(kept[gguf][:4] == b"GGUF" and kept[prompts] == b'{"prompt_ids": [1, 2]}\n', "files that were to be replaced are others")
+    for path in (gguf, prompts, shape, link):
+        os.remove(path)
+
+
 def main():
     checks = harness.Checks()
     cases = Cases(checks)
@@ -391,6 +433,7 @@ def main():
         check_other_commands(cases, folder)
         check_output(cases, folder)
         check_names(cases, folder)
+        check_own_inputs(cases, folder)
         after = snapshot(folder)
         changed = [path for path in before if after.get(path) != before[path]]
         checks.that(not changed, f"files were changed: {changed}")

@@ -107,7 +107,7 @@ def test_refusals():
     run(*tokenize, "pairs.txt", "pairs.h5", "--format", "csv", code=2, says="csv")
     run(*tokenize, "pairs.txt", code=2, says="usage")
     run(*tokenize, "pairs.txt", "pairs.txt", code=2, says="same file")
-    run(*tokenize, "pairs.txt", "base.h5", code=2, says="base file")
+    run(*tokenize, "pairs.txt", "base.h5", code=2, says="same file")
     run("tokenize", "pairs.txt", "pairs.h5", code=2, says="--base")
     run("tokenize", "--base", "bare.h5", "pairs.txt", "pairs.h5", code=3, says="tokenizer")
     run("tokenize", "--base", "nowhere.h5", "pairs.txt", "pairs.h5", code=3, says="nowhere.h5")

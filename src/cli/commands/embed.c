@@ -55,12 +55,8 @@ static ml_status read_words(int argc, char **argv, given *g, const char *words[2
     if (!vector_file_is_known(words[1]))
         return ml_fail(ML_USAGE, "%s: expected a name that ends in .h5 or .npy", words[1]);
     const char *const inputs[] = {words[0], g->base, g->adapter};
-    for (int i = 0; i < 3; i++)
-        if (inputs[i] && ml_durable_is_same(inputs[i], words[1]))
-            return ml_fail(ML_USAGE,
-                           "%s and %s are the same file; the vectors need a name of "
-                           "their own",
-                           inputs[i], words[1]);
+    st = ml_durable_check_apart(words[1], inputs, 3);
+    if (st != ML_OK) return st;
     if (g->tp < 1) return ml_fail(ML_USAGE, "--tp: %" PRId64 ", expected 1 or more", g->tp);
     if (g->max_len < 0)
         return ml_fail(ML_USAGE, "--max-len: %" PRId64 ", expected 1 or more", g->max_len);

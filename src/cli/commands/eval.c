@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/support/generation_options.h"
+#include "io/durable.h"
 #include "io/json.h"
 #include "mpilora/evaluate.h"
 #include "mpilora/grid.h"
@@ -127,6 +128,20 @@ static const option options[] = {
     GENERATION_OPTIONS(given, generation),
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+static ml_status check_out(const given *g, const ml_run_config *config)
+{
+    const char *const outputs[] = {g->outputs, g->predictions};
+    const char *const inputs[] = {config->path, config->base,        config->data.valid,
+                                  g->adapter,   config->method.init, g->reference};
+    if (g->outputs && g->predictions && !strcmp(g->outputs, g->predictions))
+        return ml_fail(ML_USAGE, "--generate and --predictions: both are to write %s", g->outputs);
+    for (int i = 0; i < 2; i++) {
+        ml_status st = outputs[i] ? ml_durable_check_apart(outputs[i], inputs, 6) : ML_OK;
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
@@ -143,6 +158,7 @@ static ml_status run(int argc, char **argv)
     outputs.together = given.generation.together;
     ML_TRY(ml_run_config_read(&config, path, given.sets.items, given.sets.count));
     ML_TRY(ml_run_config_check_single(&config));
+    ML_TRY(ml_grid_settle(check_out(&given, &config)));
     config.rounds_activations = given.rounds;
     ML_TRY(ml_evaluate_run(&config, given.adapter, given.reference, outputs.path ? &outputs : NULL,
                            given.predictions, &result));

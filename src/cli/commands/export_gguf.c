@@ -5,6 +5,7 @@
 #include "cli/support/block_options.h"
 #include "cli/support/chat_template.h"
 #include "io/durable.h"
+#include "io/unfinished.h"
 #include "mpilora/export.h"
 #include "mpilora/merge.h"
 
@@ -46,6 +47,7 @@ static ml_status export_merged(const export_request *request, const ml_block_for
     ML_TRY(ml_export_gguf_check(request->base, request->out));
     ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
     ML_TRY(ml_durable_path(path, "%s.tmp-%ld.h5", request->out, (long)getpid()));
+    ml_unfinished_begin(path);
     const ml_merge_options kept = {.plain = true, .dtype = ml_base_dtype(request->base)};
     ML_TRY(ml_merge(request->base, &adapter, NULL, &kept, path, &result));
     ML_TRY(ml_base_open(&merged, path));
@@ -53,6 +55,7 @@ static ml_status export_merged(const export_request *request, const ml_block_for
 done:
     ml_base_close(merged);
     if (*path) (void)unlink(path);
+    ml_unfinished_end(path);
     ml_adapter_destroy(&adapter);
     return st;
 }

@@ -104,9 +104,18 @@ static ml_status read_words(int argc, char **argv, words *w)
     return st == ML_OK ? generation_check(&w->generation) : st;
 }
 
+static ml_status check_out(const words *w, const prompts *p)
+{
+    const char *inputs[3 + OPTION_REPEATS] = {w->base, w->file, w->template.file};
+    if (!w->out) return ML_OK;
+    for (int64_t i = 0; i < p->nadapters; i++) inputs[3 + i] = p->adapters[i].path;
+    return ml_durable_check_apart(w->out, inputs, 3 + p->nadapters);
+}
+
 static ml_status collect(const words *w, prompts *p)
 {
     ml_status st = prompts_name_adapters(p, &w->adapters);
+    if (st == ML_OK) st = check_out(w, p);
     p->chat = w->chat;
     if (st == ML_OK) st = w->file ? prompts_read(p, w->file) : prompts_add_texts(p, &w->prompts);
     return st == ML_OK && w->chat ? prompts_render(p, w->base, &w->template, w->file) : st;

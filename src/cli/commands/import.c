@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/support/block_options.h"
+#include "io/durable.h"
 #include "mpilora/family.h"
 #include "mpilora/import.h"
 
@@ -163,6 +164,8 @@ static ml_status run(int argc, char **argv)
                        usage);
     if (!q.init && !words[1]) return ml_fail(ML_USAGE, "a word is missing; usage: %s", usage);
     const char *out = q.init ? words[0] : words[1];
+    const char *const inputs[] = {q.init ? NULL : words[0], q.hf_config, q.add_tokens, q.config};
+    ML_TRY(ml_durable_check_apart(out, inputs, 4));
     ML_TRY(q.init ? import_random(&q, &o, out) : ml_import(words[0], &o, out));
     ML_TRY(report(out));
 done:

@@ -119,13 +119,6 @@ static void print_chats(const ml_chat *chat)
                 r->without_end, r->conversations);
 }
 
-static ml_status check_out(const char *base, const char *out)
-{
-    if (!ml_durable_is_same(base, out)) return ML_OK;
-    return ml_fail(ML_USAGE, "%s is the base file itself; the data set needs a name of its own",
-                   out);
-}
-
 static ml_status check_fit(const ml_tokenize_options *options, const char *base)
 {
     int64_t size = options->tokenizer ? ml_tokenizer_size(options->tokenizer) : 0;
@@ -226,7 +219,8 @@ static ml_status run(int argc, char **argv)
     chat_given chat;
     int64_t length;
     ML_TRY(read_line(argc, argv, &how, &path, &chat, &said));
-    ML_TRY(check_out(path, how.out));
+    const char *const inputs[] = {path, chat.file, said};
+    ML_TRY(ml_durable_check_apart(how.out, inputs, 3));
     ML_TRY(ml_base_open(&base, path));
     how.vocab = ml_base_spec(base)->vocab;
     how.context = ml_base_spec(base)->context;

@@ -1,9 +1,13 @@
 /* Import: what becomes of a source's matrices, and its way into a base file. */
 #include <errno.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "io/durable.h"
 #include "mpilora/data.h"
+#include "store/base/base_private.h"
 #include "store/base/stream.h"
 
 ml_status import_read_tokenizer(ml_status st, ml_text *json)
@@ -136,6 +140,30 @@ done:
     return st;
 }
 
+/* In the directory that is read the base may take the place of an older base, and of nothing else:
+ * any other file there may be the model's. */
+static ml_status check_place(const char *directory, const char *out)
+{
+    ml_status st = ML_OK;
+    char parent[ML_DURABLE_PATH], beginning[sizeof BASE_FORMAT] = "";
+    int fd;
+    int64_t bytes;
+    ML_TRY(ml_durable_path(parent, "%s", out));
+    if (!ml_durable_exists(out) || !ml_durable_is_same(dirname(parent), directory)) return ML_OK;
+    ML_TRY(ml_open_regular(out, &fd, &bytes));
+    bool base = pread(fd, beginning, sizeof beginning - 1, 0) == (ssize_t)sizeof beginning - 1 &&
+                !strcmp(beginning, BASE_FORMAT);
+    (void)close(fd);
+    if (!base)
+        st =
+            ml_fail(ML_USAGE,
+                    "%s: is a file of %s, which is read, and no base; what is written needs a name "
+                    "of its own",
+                    out, directory);
+done:
+    return st;
+}
+
 ml_status ml_import(const char *path, const ml_import_options *options, const char *out)
 {
     ml_status st = ML_OK;
@@ -153,6 +181,7 @@ ml_status ml_import(const char *path, const ml_import_options *options, const ch
                        "--tokenizer is for a GGUF file or --init; %s is a directory, which has its "
                        "own tokenizer",
                        path);
+    if (S_ISDIR(about.st_mode)) ML_TRY(check_place(path, out));
     ML_TRY(S_ISDIR(about.st_mode) ? import_open_huggingface(&source, path)
                                   : import_open_gguf(&source, path, options));
     st = import_check_tokenizer(&source.tokenizer, &source.spec);

@@ -11,6 +11,7 @@
 #include "io/durable.h"
 #include "io/hdf5_file.h"
 #include "io/hdf5_work.h"
+#include "io/unfinished.h"
 #include "store/base/writer.h"
 
 static ml_status hdf5_failed(const ml_base_writer *w)
@@ -163,6 +164,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
     ML_TRY(ml_check_replaceable(path));
     snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
     (void)unlink(w->temporary); /* left by a killed process that had this number */
+    ml_unfinished_begin(w->temporary);
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
@@ -188,6 +190,7 @@ void ml_base_writer_discard(ml_base_writer *w)
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
     if (w->made) unlink(w->temporary);
+    ml_unfinished_end(w->temporary);
     ml_sha256_destroy(w->content);
     ml_memory_free(w->piece);
     ml_memory_free(w->tokenizer);

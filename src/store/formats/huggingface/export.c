@@ -99,14 +99,14 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
                          ml_base_files_find(&files, config_name), &config);
     if (st != ML_OK) st = ml_fail_within(st, "%s", ml_base_path(base));
     if (st != ML_OK) goto done;
-    ML_TRY(export_directory_make(directory, &made));
+    ML_TRY(export_directory_make(directory, own, &made));
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));
     ML_TRY(put_files(&files, directory, &has_tokenizer));
     if (!has_tokenizer) ML_TRY(make_tokenizer(tokenizer, json, length, directory));
     ML_TRY(export_directory_put(directory, config_name, &config));
 done:
-    if (st != ML_OK && made) export_directory_unmake(directory, own);
+    if (made) st = export_directory_end(st, directory, own);
     ml_tokenizer_destroy(tokenizer);
     ml_base_files_destroy(&files);
     ml_text_destroy(&config);

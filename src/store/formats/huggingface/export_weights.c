@@ -9,8 +9,10 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
+#include "io/unfinished.h"
 #include "store/formats/huggingface/export.h"
 #include "store/formats/huggingface/huggingface.h"
+#include "store/formats/safetensors/image.h"
 
 enum { PARTS = 3, BLOCK = 16 << 20 }; /* values in memory at once: 64 MiB, twice */
 
@@ -77,7 +79,7 @@ static ml_status header_text(const writer *w, ml_text *text)
 {
     ml_status st = ML_OK;
     int64_t at = 0;
-    ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
+    ML_TRY(ml_text_printf(text, "%s", ML_SAFETENSORS_BEGINNING));
     for (int64_t i = 0; i < w->count; i++) {
         const stored *s = &w->list[i];
         ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%" PRId64, s->name,
@@ -234,13 +236,18 @@ ml_status export_hf_weights(ml_base *base, const char *path)
     if (st == ML_OK) st = ml_durable_path(temporary, "%s.tmp-%ld", path, (long)getpid());
     if (st != ML_OK) return st;
     writer w = {.base = base, .path = temporary};
+    ml_unfinished_begin(temporary);
     w.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (w.fd < 0)
-        return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
+    if (w.fd < 0) {
+        st = ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
+        goto done;
+    }
     st = fill(&w);
     if (close(w.fd) && st == ML_OK)
         st = ml_fail(ML_RESOURCE, "%s: close: %s", temporary, strerror(errno));
     if (st == ML_OK) st = ml_durable_rename(temporary, path);
     if (st != ML_OK) (void)unlink(temporary);
+done:
+    ml_unfinished_end(temporary);
     return st;
 }

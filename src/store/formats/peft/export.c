@@ -328,11 +328,11 @@ ml_status ml_peft_write(const char *directory, json_t *config, const ml_safetens
     bool made = false;
     ML_TRY(config_text(config, &text));
     ML_TRY(ml_safetensors_image(items, count, &tensors));
-    ML_TRY(export_directory_make(directory, &made));
+    ML_TRY(export_directory_make(directory, own_names, &made));
     ML_TRY(export_directory_put(directory, tensors_name, &tensors));
     ML_TRY(export_directory_put(directory, config_name, &text));
 done:
-    if (st != ML_OK && made) export_directory_unmake(directory, own_names);
+    if (made) st = export_directory_end(st, directory, own_names);
     ml_text_destroy(&tensors);
     ml_text_destroy(&text);
     return st;

@@ -3,12 +3,26 @@
 #include "store/formats/safetensors/image.h"
 
 #include <inttypes.h>
+#include <unistd.h>
+
+bool ml_safetensors_is_own(const char *path)
+{
+    enum { LENGTH = 8, BEGINNING = sizeof ML_SAFETENSORS_BEGINNING - 1 };
+    char found[LENGTH + BEGINNING];
+    int fd;
+    int64_t bytes;
+    ml_status st = ml_open_regular(path, &fd, &bytes);
+    if (st != ML_OK) return false;
+    bool whole = pread(fd, found, sizeof found, 0) == (ssize_t)sizeof found;
+    (void)close(fd);
+    return whole && !memcmp(found + LENGTH, ML_SAFETENSORS_BEGINNING, BEGINNING);
+}
 
 static ml_status header_text(const ml_safetensors_item *items, int64_t count, ml_text *text)
 {
     ml_status st = ML_OK;
     int64_t at = 0;
-    ML_TRY(ml_text_printf(text, "{\"__metadata__\":{\"format\":\"pt\"}"));
+    ML_TRY(ml_text_printf(text, "%s", ML_SAFETENSORS_BEGINNING));
     for (int64_t i = 0; i < count; i++) {
         int64_t end = at + items[i].rows * items[i].cols * (int64_t)sizeof(float);
         ML_TRY(ml_text_printf(text, ",\"%s\":{\"dtype\":\"F32\",\"shape\":[%" PRId64, items[i].name,

@@ -4,6 +4,12 @@
 
 #include "mpilora/base.h"
 
+/* What the header of every file that is written here begins with: whose it is. */
+#define ML_SAFETENSORS_BEGINNING "{\"__metadata__\":{\"format\":\"pt\",\"writer\":\"mpilora\"}"
+
+/* Whether the file at `path` is one of these. */
+bool ml_safetensors_is_own(const char *path);
+
 /* One fp32 matrix, or vector of `rows`, to be written; borrowed. */
 typedef struct ml_safetensors_item {
     char name[160];
