@@ -1,6 +1,7 @@
 /* mpilora: finds the subcommand, runs it, prints one line where it fails; the status is the exit
  * code. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -128,8 +129,18 @@ static ml_status check_leaks(const ml_command *command, ml_status st)
 }
 #endif
 
+/* A stream that was closed before the start stays so, but its number is taken: the first file that
+ * is opened would get it, and what is printed would go into a base or a run's metrics. */
+static void hold_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        while (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            if (open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+}
+
 int main(int argc, char **argv)
 {
+    hold_streams();
     if (argc < 2) {
         commands_print(stderr);
         return ML_USAGE;

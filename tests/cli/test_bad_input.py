@@ -361,6 +361,32 @@ def check_output(cases, folder):
         cases.checks.that(right, f"{words} with a full standard output: exit code {done.returncode} and {said}")
 
 
+def check_closed_streams(cases, folder):
+    """Standard streams that are closed: what would be printed there goes into no file that the command writes."""
+
+    def closed(*words):
+        return subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *harness.command(*words)], timeout=SECONDS).returncode
+
+    source, run = f"{folder}/unknown", f"{folder}/closed"
+    shutil.copytree(f"{folder}/llama", source)
+    with open(f"{source}/config.json") as file:
+        config = json.load(file)
+    with open(f"{source}/config.json", "w") as file:
+        json.dump(config | {"nobody_knows": 1}, file)  # which is warned of
+    harness.mpilora("import", source, f"{folder}/open.h5")
+    codes = closed("import", source, f"{folder}/closed.h5"), closed("train", f"{folder}/run.yaml", "--set", f"run.dir={run}")
+    cases.checks.that(codes == (RESOURCE, 0), f"closed streams: import and train end with {codes}")  # import has printed what it made
+    with open(f"{folder}/open.h5", "rb") as one, open(f"{folder}/closed.h5", "rb") as other:
+        cases.checks.that(one.read() == other.read(), "closed streams: import made another base")
+    with open(f"{run}/metrics.jsonl") as file:
+        lines = file.read().splitlines()
+    cases.checks.that(len(lines) == 2 and all(line.startswith('{"step"') for line in lines), f"closed streams: metrics.jsonl has {lines}")
+    shutil.rmtree(source)
+    shutil.rmtree(run)
+    for name in ("open.h5", "closed.h5"):
+        os.remove(f"{folder}/{name}")
+
+
 def check_names(cases, folder):
     """A pipe, a directory or a stream in the place of a file to write: refused before the work, and it stays what it was."""
     base, adapter, inside = f"{folder}/llama.h5", f"{folder}/run/adapter.h5", f"{folder}/names"
@@ -432,6 +458,7 @@ def main():
         check_tokenize(cases, folder)
         check_other_commands(cases, folder)
         check_output(cases, folder)
+        check_closed_streams(cases, folder)
         check_names(cases, folder)
         check_own_inputs(cases, folder)
         after = snapshot(folder)
