@@ -77,7 +77,11 @@ static ml_status start(ml_chat_renderer *r)
     if (st != ML_OK)
         return ml_fail_within(
             st, "chat templates are rendered by Python with jinja2 (Debian: python3-jinja2)");
-    ML_TRY(ask(r, r->setup, &answer));
+    st = ask(r, r->setup, &answer);
+    if (st == ML_INPUT && strstr(ml_error_text(), "ended with code"))
+        st = ml_fail(st, "%s; does %s -c 'import jinja2' run? MPILORA_PYTHON names another Python",
+                     ml_error_text(), program);
+    if (st != ML_OK) goto done;
     const char *error = json_string_value(json_object_get(answer, "error"));
     if (error)
         st = ml_fail(strstr(error, "has no jinja2") ? ML_USAGE : ML_INPUT, "chat template: %s",

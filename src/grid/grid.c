@@ -247,6 +247,7 @@ ml_status ml_grid_create_shape(ml_grid **out, ml_grid_shape shape)
     int size = ml_grid_world_size();
     ML_TRY(ml_grid_check_shape(size, shape));
     ML_TRY(sums_check());
+    ML_TRY(share_check());
     ML_NEW(grid, 1, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->count, size, ML_MEM_COMMUNICATION, "the process grid");
     ML_NEW(grid->start, size, ML_MEM_COMMUNICATION, "the process grid");

@@ -46,6 +46,8 @@ void patience_stop(ml_grid *grid);
 
 /* sums.c: whether MPILORA_SUMS is a word that it knows. ML_USAGE. Local. */
 ml_status sums_check(void) ML_NODISCARD;
+/* share.c: the same of MPILORA_SHARED_MEMORY. */
+ml_status share_check(void) ML_NODISCARD;
 /* The segment of this rank's node, where one can be made; nothing is said where none can.
  * Collective over the node. */
 void sums_start(ml_grid *grid);

@@ -17,6 +17,17 @@
 #define MADV_COLLAPSE 25
 #endif
 
+ml_status share_check(void)
+{
+    const char *way = getenv("MPILORA_SHARED_MEMORY");
+    if (!way || !*way || !strcmp(way, "auto") || !strcmp(way, "file") || !strcmp(way, "window"))
+        return ML_OK;
+    return ml_fail(ML_USAGE,
+                   "the variable MPILORA_SHARED_MEMORY: '%s', expected auto (a memory file, else "
+                   "MPI's window), file or window",
+                   way);
+}
+
 /* Both ways in turn. Every rank takes the first rank's word for which are allowed. */
 static ml_status make_block(ml_shared *shared, const ml_grid *grid)
 {

@@ -98,6 +98,8 @@ def check_environment(folder):
     for name, value in (("MPILORA_PRODUCT_PATH", "native"), ("MPILORA_VECTOR_PATH", "scalar"), ("MPILORA_SHARED_MEMORY", "window"), ("MPILORA_SUMS", "mpi")):
         refused(f"{name} on one rank only", ranks((1, ["train", "run.yaml"]), (1, ["train", "run.yaml"], {name: value})), folder, name,
                 "unset on rank 0", f"{value} on rank 1")
+    for name, word in (("MPILORA_SHARED_MEMORY", "window"), ("MPILORA_SUMS", "mpi")):
+        refused(f"{name} with a word that it does not know", [harness.PROGRAM, "train", "run.yaml"], folder, name, "'shm'", word, **{name: "shm"})
 
 
 # ---- launchers -----------------------------------------------------------------------------------

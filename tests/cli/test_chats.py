@@ -232,7 +232,7 @@ def test_refusals():
     tokenize({"messages": TALK}, "nowhere.json", code=3, says="nowhere.json")
     tokenize({"messages": TALK}, "none.json", code=3, says="none.json: has no chat_template")
     tokenize({"messages": TALK}, code=2, says="python3-jinja2", env={"MPILORA_PYTHON": "no-such-python"})
-    tokenize({"messages": TALK}, code=3, says="ended with code 1", env={"MPILORA_PYTHON": "false"})
+    tokenize({"messages": TALK}, code=3, says="ended with code 1 and without an answer; does false -c 'import jinja2' run", env={"MPILORA_PYTHON": "false"})
     roles = TALK[:2] + TALK[3:]
     tokenize({"messages": roles}, "turns.json", code=3, says="fails at message 3 (user): line 8 of the template: Conversation roles must alternate")
 
