@@ -38,9 +38,11 @@ ml_status ml_digest(const char *path, ml_text *json, char hex[ML_SHA256_HEX]) ML
 
 /* Two run directories beside each other: the first step of metrics.jsonl that differs in anything
  * but what was measured; where both have trace.jsonl the first step, tensor and rank there; the
- * first tensor that differs in the newest checkpoint of which both have the step. Appends {"same",
- * "runs": [a, b], "compared": [{"what", "same", "text", "step", "key" | "tensor", "rank",
- * "sum"}]}.
+ * first tensor that differs in the newest checkpoint of which both have the step. What one has
+ * alone (later steps, a cut trace's lines, a newer checkpoint) is a difference: "more" is its
+ * directory, "step" and "last" are what it has more. Appends {"same", "runs": [a, b], "compared":
+ * [{"what", "same", "text", "step", "key" | "tensor", "rank", "sum" | "more", "last"}]}, where
+ * "same" is null of what could not be compared.
  * Shapes: none.
  * Ownership: `json` is the caller's.
  * Local.

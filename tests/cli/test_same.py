@@ -59,6 +59,7 @@ def digests(*paths):
 def compared(a, b, code):
     done = harness.start("verify", "--same", a, b, "--json")
     checks.that(done.returncode == code, f"--same {a} {b}: exit code {done.returncode}: {done.stderr}")
+    checks.that(done.stderr.count("\n") == (code != 0), f"--same {a} {b}: {done.stderr}")
     found = json.loads(done.stdout)
     checks.that(found["same"] == (code == 0), f"--same {a} {b}: {found}")
     return {line["what"]: line for line in found["compared"]}
@@ -92,11 +93,72 @@ def check_same(folder):
     differs("other data", found["checkpoint"], step=4, tensor="value/layers.0.attn.k.lora_A")
     said = harness.start("verify", "--same", lora, f"{folder}/other")
     checks.that(f"DIFFER trace: step {OTHER_STEP}: the gradient of layers.0.attn.q.lora_A (whole) on rank {OTHER_RANK} differs before the sum" in said.stdout, said.stdout)
-    shutil.copytree(lora, f"{folder}/cut")
-    os.remove(f"{folder}/cut/trace.jsonl")
-    shutil.rmtree(f"{folder}/cut/checkpoints/step-00000004")
-    found = compared(lora, f"{folder}/cut", 0)
-    checks.that(sorted(found) == ["checkpoint", "metrics"] and found["checkpoint"]["step"] == 2, f"without the newest checkpoint and the trace: {found}")
+
+
+def copy(folder, run, name):
+    shutil.copytree(f"{folder}/{run}", f"{folder}/{name}")
+    return f"{folder}/{name}"
+
+
+def keep(path, lines, rest=0):
+    """The first lines of a file, and as many bytes of the next one."""
+    with open(path, "rb") as file:
+        all_lines = file.readlines()
+    with open(path, "wb") as file:
+        file.write(b"".join(all_lines[:lines]) + all_lines[lines][:rest])
+
+
+def both_ways(what, whole, cut, *words, key, **expected):
+    """The run that has more is named, whichever comes first, and what it has; the rest is the same."""
+    for pair in ((whole, cut), (cut, whole)):
+        found = compared(*pair, 3)
+        differs(what, found[key], more=whole, **expected)
+        checks.that(all(word in found[key]["text"] for word in (whole, *words)), f"{what}: {found[key]['text']}: expected {words}")
+        checks.that(all(line["same"] for name, line in found.items() if name != key), f"{what}: {found}")
+
+
+def check_more(folder):
+    """Of runs whose numbers are equal one goes on, or has lost something."""
+    lora = f"{folder}/lora"
+    cut = copy(folder, "lora", "cut-trace")
+    lines = len(found_lines(folder, "lora"))
+    step = lines // 4
+    for kept, rest, first, words in ((3 * step, 0, 4, ("at step 3",)), (2 * step + 5, 0, 3, (f"{2 * step + 5} gradients", "ends at step 4", "at step 3")),
+                                     (lines - 1, 40, 4, ("at step 4 in the midst of a line", "on rank 1")), (0, 0, 1, ("at step 0",))):
+        shutil.copy(f"{lora}/trace.jsonl", cut)
+        keep(f"{cut}/trace.jsonl", kept, rest)
+        both_ways(f"a trace of {kept} lines", lora, cut, cut, *words, key="trace", step=first, last=4)
+    with open(f"{lora}/trace.jsonl") as file, open(f"{cut}/trace.jsonl", "w") as late:
+        late.writelines(file.readlines()[step:])
+    both_ways("a trace that begins at step 2", lora, cut, cut, key="trace", step=1, last=4)
+    os.remove(f"{cut}/trace.jsonl")
+    found = compared(lora, cut, 0)
+    checks.that(found["trace"]["same"] is None and f"only {lora} has trace.jsonl" in found["trace"]["text"], f"one has no trace: {found}")
+    checks.that("-      trace: only" in harness.mpilora("verify", "--same", lora, cut), "what was not compared has no line")
+
+    cut = copy(folder, "lora", "cut-metrics")
+    for kept, rest, words in ((3, 0, ("3 steps are the same, to step 3",)), (3, 60, ("3 steps are the same, to step 3", "in the midst of a line"))):
+        shutil.copy(f"{lora}/metrics.jsonl", cut)
+        keep(f"{cut}/metrics.jsonl", kept, rest)
+        both_ways(f"metrics of {kept} lines", lora, cut, cut, "goes on to step 4", *words, key="metrics", step=4, last=4, steps=3)
+    keep(f"{cut}/metrics.jsonl", 0, 60)
+    done = harness.start("verify", "--same", lora, cut)
+    checks.that(done.returncode == 3 and f"{cut}/metrics.jsonl: has no whole line" in done.stderr and not done.stdout, f"no metrics: {done.stdout}{done.stderr}")
+
+    cut = copy(folder, "lora", "cut-checkpoint")
+    with open(f"{cut}/checkpoints/step-00000004/MANIFEST.json", "a") as file:
+        file.write("damage")
+    both_ways("a damaged checkpoint", lora, cut, "step 2: all", "of step 4 only", key="checkpoint", step=4)
+    shutil.rmtree(f"{cut}/checkpoints/step-00000004")
+    both_ways("no newest checkpoint", lora, cut, "step 2: all", "of step 4 only", key="checkpoint", step=4)
+    older = copy(folder, "lora", "older")
+    shutil.rmtree(f"{older}/checkpoints/step-00000002")
+    checks.that(compared(lora, older, 0)["checkpoint"]["step"] == 4, "an older checkpoint that train.keep took is a difference")
+    differs("no checkpoint in common", compared(cut, older, 3)["checkpoint"], more=older, step=4)
+    shutil.rmtree(f"{older}/checkpoints/step-00000004")
+    shutil.rmtree(f"{cut}/checkpoints/step-00000002")
+    differs("none in one", compared(lora, older, 3)["checkpoint"], more=lora, step=4)
+    checks.that(compared(cut, older, 0)["checkpoint"]["same"] is None, "no checkpoints at all, and they are compared")
 
 
 def check_resumed(folder):
@@ -123,9 +185,14 @@ def check_grids(folder):
             harness.mpilora("train", configure(folder, name), "--set", "numerics=grid", "--set", "optim.schedule=constant", "--set", f"train.steps={i}", ranks=n)
     found = compared(f"{folder}/stays", f"{folder}/goes on", 0)
     checks.that(found["trace"]["lines"] == len(found_lines(folder, "stays")), f"one went on elsewhere: {found['trace']}")
+    cut = copy(folder, "stays", "stays-cut")
+    keep(f"{cut}/trace.jsonl", len(found_lines(folder, "stays")) - 3)
+    both_ways("a cut trace on another grid", f"{folder}/goes on", cut, "sums of gradients", cut, key="trace", step=4, last=4)
     harness.mpilora("train", configure(folder, "divided"), "--set", "memory.shard_optimizer=true", ranks=2)
     with open(f"{folder}/divided/trace.jsonl") as file:
         checks.that(all(json.loads(line)["after"] is None for line in file), "moments are divided, and there are hashes of sums")
+    line = json.loads(harness.start("verify", "--same", "--json", f"{folder}/one", f"{folder}/divided").stdout)["compared"][1]
+    checks.that(line["what"] == "trace" and line["same"] is None, f"no sums in common, and they are the same: {line}")
 
 
 def found_lines(folder, name):
@@ -159,6 +226,7 @@ def main():
             harness.mpilora("train", configure(folder, name, data=data), ranks=2)
         check_digests(folder)
         check_same(folder)
+        check_more(folder)
         check_resumed(folder)
         check_grids(folder)
         check_refused(folder)

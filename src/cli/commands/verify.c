@@ -55,7 +55,8 @@ static const option options[] = {
      NULL},
     {"--same", OPTION_FLAG, offsetof(given, same), NULL,
      "compare two runs: the first step whose figures differ, with run.trace the first gradient and "
-     "its rank, and the first tensor of the newest checkpoint that both have",
+     "its rank, and the first tensor of the newest checkpoint that both have; what one has alone, "
+     "as later steps or a newer checkpoint, is a difference, too",
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL, "one JSON object on standard output",
      NULL},
@@ -109,7 +110,11 @@ static void print_compared(const ml_text *text)
     const json_t *list = json_object_get(object, "compared");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
-        printf("%-6s %s: %s\n", json_is_true(json_object_get(item, "same")) ? "same" : "DIFFER",
+        const json_t *same = json_object_get(item, "same");
+        printf("%-6s %s: %s\n",
+               json_is_null(same)   ? "-"
+               : json_is_true(same) ? "same"
+                                    : "DIFFER",
                json_string_value(json_object_get(item, "what")),
                json_string_value(json_object_get(item, "text")));
     }

@@ -1,5 +1,7 @@
 /* Two runs beside each other: the first step whose figures differ, the first gradient that does
- * (same_trace.c), and the first tensor of the newest checkpoint that both have. */
+ * (same_trace.c), and the first tensor of the newest checkpoint that both have. A run that goes on
+ * where the other ends is not the same as it, and neither is one that lacks the other's newest
+ * checkpoint: what both have is compared, and what one has alone is named. */
 #include "store/inspect/same.h"
 
 #include <inttypes.h>
@@ -14,20 +16,29 @@ static const int64_t largest_lines = (int64_t)16 << 30;
 
 /* ---- lines --------------------------------------------------------------------------------- */
 
-ml_status same_add(json_t *list, const char *what, bool same, json_t *about, const char *format,
-                   ...)
+ml_status same_add(json_t *list, const char *what, same_answer answer, json_t *about,
+                   const char *format, ...)
 {
-    char text[1024];
+    char text[2 * ML_DURABLE_PATH + 512]; /* both runs may be named */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    json_t *line = json_pack("{s:s,s:b,s:s}", "what", what, "same", same, "text", text);
+    json_t *same = answer == SAME_UNKNOWN ? json_null() : json_boolean(answer == SAME_YES);
+    json_t *line = json_pack("{s:s,s:o,s:s}", "what", what, "same", same, "text", text);
     bool made = line && (!about || !json_object_update(line, about));
     json_decref(about);
     if (json_array_append(list, line)) made = false;
     json_decref(line);
-    return made ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: a comparison of runs");
+    return made ? ML_OK
+                : ml_fail(ML_RESOURCE,
+                          "a comparison of runs: out of memory, or a name is not UTF-8");
+}
+
+json_t *same_about_more(const char *run, int64_t first, int64_t last)
+{
+    return json_pack("{s:I,s:s,s:I}", "step", (json_int_t)first, "more", run, "last",
+                     (json_int_t)last);
 }
 
 ml_status same_read_lines(const char *run, const char *name, char **text, const char **end)
@@ -107,48 +118,93 @@ static ml_status add_other(json_t *list, const json_t *x, const json_t *y, const
     json_int_t step = json_integer_value(json_object_get(x, "step"));
     write_value(in_a, sizeof in_a, x, key);
     write_value(in_b, sizeof in_b, y, key);
-    return same_add(list, "metrics", false, json_pack("{s:I,s:s}", "step", step, "key", key),
+    return same_add(list, "metrics", SAME_NO, json_pack("{s:I,s:s}", "step", step, "key", key),
                     "step %" JSON_INTEGER_FORMAT ": %s is %s and %s", step, key, in_a, in_b);
+}
+
+/* A run's metrics.jsonl while it is read. */
+typedef struct figures {
+    const char *run, *at, *end;
+    char *text;   /* owned */
+    json_t *line; /* owned; NULL at the end */
+    int64_t step; /* of the newest line */
+} figures;
+
+static const char metrics_name[] = "metrics.jsonl";
+
+static ml_status open_figures(figures *f)
+{
+    ml_status st = same_read_lines(f->run, metrics_name, &f->text, &f->end);
+    f->at = f->text;
+    if (st == ML_OK && !f->text)
+        st = ml_fail(ML_INPUT, "%s/%s: is missing: not a run's directory", f->run, metrics_name);
+    return st;
+}
+
+static ml_status next_figures(figures *f)
+{
+    ml_status st = same_next_line(f->run, metrics_name, &f->at, f->end, &f->line);
+    if (f->line) f->step = json_integer_value(json_object_get(f->line, "step"));
+    return st;
+}
+
+static void close_figures(figures *f)
+{
+    json_decref(f->line);
+    ml_memory_free(f->text);
+}
+
+/* `more` goes on where `other` ends, after `steps` steps that are the same. */
+static ml_status add_more(json_t *list, figures *more, const figures *other, int64_t steps)
+{
+    ml_status st = ML_OK;
+    int64_t first = more->step;
+    json_t *about;
+    while (more->line) ML_TRY(next_figures(more));
+    about = same_about_more(more->run, first, more->step);
+    if (about && json_object_set_new(about, "steps", json_integer((json_int_t)steps))) {
+        json_decref(about);
+        about = NULL;
+    }
+    ML_TRY(same_add(list, "metrics", SAME_NO, about,
+                    "%" PRId64 " steps are the same, to step %" PRId64 ", where %s ends%s; %s goes "
+                    "on to step %" PRId64,
+                    steps, other->step, other->run,
+                    other->at < other->end ? " in the midst of a line" : "", more->run,
+                    more->step));
+done:
+    return st;
 }
 
 static ml_status same_metrics(const char *a, const char *b, json_t *list)
 {
-    static const char name[] = "metrics.jsonl";
     ml_status st = ML_OK;
-    char *text_a = NULL, *text_b = NULL;
-    const char *end_a = NULL, *end_b = NULL, *key = NULL;
-    json_t *x = NULL, *y = NULL;
+    figures x = {.run = a}, y = {.run = b};
+    const char *key = NULL;
     int64_t steps = 0;
-    ML_TRY(same_read_lines(a, name, &text_a, &end_a));
-    ML_TRY(same_read_lines(b, name, &text_b, &end_b));
-    if (!text_a || !text_b) {
-        st = ml_fail(ML_INPUT, "%s/%s: is missing: not a run's directory", text_a ? b : a, name);
-        goto done;
-    }
-    for (const char *p = text_a, *q = text_b;; steps++) {
-        ML_TRY(same_next_line(a, name, &p, end_a, &x));
-        ML_TRY(same_next_line(b, name, &q, end_b, &y));
-        if (!x || !y) break;
-        key = find_other(x, y);
-        if (!key) key = find_other(y, x);
+    ML_TRY(open_figures(&x));
+    ML_TRY(open_figures(&y));
+    for (;; steps++) {
+        ML_TRY(next_figures(&x));
+        ML_TRY(next_figures(&y));
+        if (!x.line || !y.line) break;
+        key = find_other(x.line, y.line);
+        if (!key) key = find_other(y.line, x.line);
         if (key) break;
     }
     if (key)
-        ML_TRY(add_other(list, x, y, key));
+        ML_TRY(add_other(list, x.line, y.line, key));
     else if (steps == 0)
-        st = ml_fail(ML_INPUT, "%s, %s: have no step in common", a, b);
+        st = ml_fail(ML_INPUT, "%s/%s: has no whole line: there is no step to compare",
+                     x.line ? b : a, metrics_name);
+    else if (x.line || y.line)
+        ML_TRY(add_more(list, x.line ? &x : &y, x.line ? &y : &x, steps));
     else
-        ML_TRY(same_add(list, "metrics", true, json_pack("{s:I}", "steps", (json_int_t)steps),
-                        "%" PRId64 " steps are the same%s%s%s", steps, x || y ? "; only " : "",
-                        x   ? a
-                        : y ? b
-                            : "",
-                        x || y ? " has more" : ""));
+        ML_TRY(same_add(list, "metrics", SAME_YES, json_pack("{s:I}", "steps", (json_int_t)steps),
+                        "%" PRId64 " steps are the same", steps));
 done:
-    json_decref(x);
-    json_decref(y);
-    ml_memory_free(text_a);
-    ml_memory_free(text_b);
+    close_figures(&x);
+    close_figures(&y);
     return st;
 }
 
@@ -171,7 +227,7 @@ static ml_status add_tensor(json_t *list, int64_t step, const state_tensor *x,
     char name[sizeof x->name + 16];
     snprintf(name, sizeof name, "%s/%s", ml_state_kind[x->kind], x->name);
     json_t *about = json_pack("{s:I,s:s}", "step", (json_int_t)step, "tensor", name);
-    return same_add(list, "checkpoint", false, about,
+    return same_add(list, "checkpoint", SAME_NO, about,
                     "step %" PRId64 ": %s: %" PRId64 " of %" PRId64
                     " numbers differ, the first in row %" PRId64 ", column %" PRId64
                     ": %.9g and %.9g",
@@ -179,7 +235,16 @@ static ml_status add_tensor(json_t *list, int64_t step, const state_tensor *x,
                     (double)x->value[at], (double)y->value[at]);
 }
 
-static ml_status compare_tensors(json_t *list, const state_tensors *x, const state_tensors *y)
+/* The newest checkpoint that both runs have, and what one has alone. */
+typedef struct checkpoints {
+    int64_t common;   /* the step of the newest that is whole in both, or −1 */
+    const char *more; /* the run whose newest whole one the other has not, or NULL */
+    int64_t step;     /* that one's */
+} checkpoints;
+
+/* The first tensor that differs, or what they have more, or that all is the same. */
+static ml_status compare_tensors(json_t *list, const checkpoints *found, const state_tensors *x,
+                                 const state_tensors *y)
 {
     for (int64_t i = 0; i < ml_max(x->count, y->count); i++) {
         const state_tensor *p = i < x->count ? &x->item[i] : NULL,
@@ -189,39 +254,56 @@ static ml_status compare_tensors(json_t *list, const state_tensors *x, const sta
         if (!p || !q || p->kind != q->kind || strcmp(p->name, q->name) != 0 || p->rows != q->rows ||
             p->cols != q->cols)
             return same_add(
-                list, "checkpoint", false,
+                list, "checkpoint", SAME_NO,
                 json_pack("{s:I,s:s}", "step", (json_int_t)x->step, "tensor", named->name),
                 "step %" PRId64 ": %s is not in both with one shape", x->step, named->name);
         other = count_other(p, q, &at);
         if (other > 0) return add_tensor(list, x->step, p, q, other, at);
     }
     if (x->cursor != y->cursor)
-        return same_add(list, "checkpoint", false, json_pack("{s:I}", "step", (json_int_t)x->step),
+        return same_add(list, "checkpoint", SAME_NO,
+                        json_pack("{s:I}", "step", (json_int_t)x->step),
                         "step %" PRId64 ": %" PRId64 " and %" PRId64 " sequences were taken",
                         x->step, x->cursor, y->cursor);
-    return same_add(list, "checkpoint", true, json_pack("{s:I}", "step", (json_int_t)x->step),
+    if (found->more)
+        return same_add(list, "checkpoint", SAME_NO,
+                        same_about_more(found->more, found->step, found->step),
+                        "step %" PRId64 ": all %" PRId64 " tensors and moments are the same; of "
+                        "step %" PRId64 " only %s has a whole checkpoint",
+                        x->step, x->count, found->step, found->more);
+    return same_add(list, "checkpoint", SAME_YES, json_pack("{s:I}", "step", (json_int_t)x->step),
                     "step %" PRId64 ": all %" PRId64 " tensors and moments are the same", x->step,
                     x->count);
 }
 
-/* The newest step of which both have a whole checkpoint, or −1. */
-static ml_status find_common(ml_run_directory *a, ml_run_directory *b, int64_t *step)
+static bool is_whole(ml_run_directory *run, int64_t step)
+{
+    bool bad;
+    return ml_step_check(run, step, NULL, &bad) == ML_OK;
+}
+
+/* From the newest on, until both have one; older ones are kept as train.keep and train.save_every
+ * say, which two runs of the same numbers may have chosen apart. */
+static ml_status find_checkpoints(ml_run_directory *a, ml_run_directory *b, const char *const *runs,
+                                  checkpoints *out)
 {
     ml_status st = ML_OK;
     int64_t *of_a = NULL, *of_b = NULL, i = 0, k = 0;
-    bool bad;
-    *step = -1;
+    *out = (checkpoints){.common = -1};
     ML_TRY(ml_steps_list(a, true, &of_a, &i));
     ML_TRY(ml_steps_list(b, true, &of_b, &k));
-    while (i > 0 && k > 0 && *step < 0) {
-        if (of_a[i - 1] != of_b[k - 1]) {
-            *(of_a[i - 1] > of_b[k - 1] ? &i : &k) -= 1;
-            continue;
+    while ((i > 0 || k > 0) && out->common < 0) {
+        int64_t in_a = i > 0 ? of_a[i - 1] : -1, in_b = k > 0 ? of_b[k - 1] : -1;
+        int64_t step = ml_max(in_a, in_b);
+        bool a_has = in_a == step && is_whole(a, step), b_has = in_b == step && is_whole(b, step);
+        if (in_a == step) i--;
+        if (in_b == step) k--;
+        if (a_has && b_has) {
+            out->common = step;
+        } else if ((a_has || b_has) && !out->more) {
+            out->more = runs[a_has ? 0 : 1];
+            out->step = step;
         }
-        if (ml_step_check(a, of_a[i - 1], NULL, &bad) == ML_OK &&
-            ml_step_check(b, of_b[k - 1], NULL, &bad) == ML_OK)
-            *step = of_a[i - 1];
-        i--, k--;
     }
 done:
     ml_memory_free(of_a);
@@ -234,14 +316,22 @@ static ml_status same_checkpoints(const char *a, const char *b, json_t *list)
     ml_status st = ML_OK;
     ml_run_directory *run_a = NULL, *run_b = NULL;
     state_tensors x = {0}, y = {0};
-    int64_t step;
+    checkpoints found;
     ML_TRY(state_run_open(a, &run_a));
     ML_TRY(state_run_open(b, &run_b));
-    ML_TRY(find_common(run_a, run_b, &step));
-    if (step < 0) goto done;
-    ML_TRY(state_tensors_read(run_a, step, &x));
-    ML_TRY(state_tensors_read(run_b, step, &y));
-    ML_TRY(compare_tensors(list, &x, &y));
+    ML_TRY(find_checkpoints(run_a, run_b, (const char *const[]){a, b}, &found));
+    if (found.common >= 0) {
+        ML_TRY(state_tensors_read(run_a, found.common, &x));
+        ML_TRY(state_tensors_read(run_b, found.common, &y));
+        ML_TRY(compare_tensors(list, &found, &x, &y));
+    } else if (found.more) {
+        ML_TRY(same_add(list, "checkpoint", SAME_NO,
+                        same_about_more(found.more, found.step, found.step),
+                        "of step %" PRId64 " only %s has a whole checkpoint, and of no step both",
+                        found.step, found.more));
+    } else {
+        ML_TRY(same_add(list, "checkpoint", SAME_UNKNOWN, NULL, "neither has a whole one"));
+    }
 done:
     state_tensors_destroy(&x);
     state_tensors_destroy(&y);
@@ -262,7 +352,7 @@ ml_status ml_same(const char *a, const char *b, ml_text *json, bool *same)
     ML_TRY(same_checkpoints(a, b, list));
     *same = true;
     for (size_t i = 0; i < json_array_size(list); i++)
-        *same = *same && json_is_true(json_object_get(json_array_get(list, i), "same"));
+        *same = *same && !json_is_false(json_object_get(json_array_get(list, i), "same"));
     o = json_pack("{s:b,s:[s,s],s:O}", "same", *same, "runs", a, b, "compared", list);
     text = o ? ml_json_dump(o, JSON_COMPACT) : NULL;
     if (!text) {
