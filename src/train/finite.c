@@ -87,6 +87,11 @@ ml_status check_evaluation(const run *r)
     if (isfinite(r->valid_loss)) return ML_OK;
     ml_status st = check_state(r);
     if (st != ML_OK) return st;
+    if (r->step == 0)
+        return ml_fail(
+            ML_NUMERIC, "the loss on data.valid is %g before the first step: check the base%s",
+            plain(r->valid_loss),
+            ml_run_config_first_adapter(r->config) ? " and the adapter of method.init" : "");
     return ml_fail(ML_NUMERIC,
                    "step %" PRId64 ": the loss on data.valid is %g after its update; %s", r->step,
                    plain(r->valid_loss), advice);

@@ -45,6 +45,50 @@ static void destroy(group *g)
     ml_text_destroy(&g->failure);
 }
 
+/* ---- runs that leave ----------------------------------------------------------------------- */
+
+/* The run is over, though the job is not. */
+static void leave(group *g, int64_t i)
+{
+    prometheus_close(g->active[i]);
+    for (g->actives--; i < g->actives; i++) {
+        g->active[i] = g->active[i + 1];
+        g->number[i] = g->number[i + 1];
+    }
+}
+
+/* A run that has come to a number that is none; what it has saved stays. */
+static ml_status note_failure(group *g, int64_t i, const char *why)
+{
+    ml_status st = ML_OK;
+    run *r = g->active[i];
+    ml_warn("%s%s", run_label(r), why);
+    if (g->failures++ == 0) st = ml_text_printf(&g->failure, "%s%s", run_label(r), why);
+    return ml_grid_agree(r->session.grid, st);
+}
+
+/* Does `act` for every run that trains. One that comes to a number that is none, or whose act says
+ * *gone, leaves; the others go on. */
+static ml_status for_each(group *g, ml_status (*act)(group *g, int64_t i, void *of, bool *gone),
+                          void *of)
+{
+    for (int64_t i = 0; i < g->actives;) {
+        bool gone = false;
+        ml_together_choose(g->together, g->number[i]);
+        ml_status st = act(g, i, of, &gone);
+        if (st == ML_NUMERIC) {
+            st = note_failure(g, i, ml_error_text());
+            gone = true;
+        }
+        if (st != ML_OK) return st;
+        if (gone)
+            leave(g, i);
+        else
+            i++;
+    }
+    return ML_OK;
+}
+
 /* ---- start --------------------------------------------------------------------------------- */
 
 /* What went wrong with one run, under its name where it does not begin with it. */
@@ -91,6 +135,15 @@ static ml_status open_directories(group *g)
     return ML_OK;
 }
 
+/* `of`: the bytes that all runs together were predicted to take. */
+static ml_status begin(group *g, int64_t i, void *of, bool *gone)
+{
+    run *r = g->active[i];
+    *gone = false;
+    memcpy(r->predicted, of, sizeof r->predicted);
+    return run_begin(r, g->found[g->number[i]]);
+}
+
 /* The paths of the first run that has a checkpoint are all runs'. */
 static ml_status build(group *g)
 {
@@ -102,11 +155,7 @@ static ml_status build(group *g)
     choose_paths(g->active[chosen], g->found[g->number[chosen]], &product, &vector);
     ml_together_predict(g->together, bytes);
     ML_TRY(ml_together_build(g->together, product, vector));
-    for (int64_t i = 0; i < g->actives; i++) {
-        memcpy(g->active[i]->predicted, bytes, sizeof bytes);
-        ml_together_choose(g->together, g->number[i]); /* for the pass that finds a reference */
-        ML_TRY(run_begin(g->active[i], g->found[g->number[i]]));
-    }
+    ML_TRY(for_each(g, begin, bytes));
     ML_TRY(print_binding(g->session[0]));
 done:
     return st;
@@ -114,43 +163,29 @@ done:
 
 /* ---- steps --------------------------------------------------------------------------------- */
 
-/* The run is over, though the job is not. */
-static void leave(group *g, int64_t i)
-{
-    prometheus_close(g->active[i]);
-    for (g->actives--; i < g->actives; i++) {
-        g->active[i] = g->active[i + 1];
-        g->number[i] = g->number[i + 1];
-    }
-}
+/* What a step has left for the runs that took part in it, in their order. */
+typedef struct outcome {
+    const step_result *result;
+    const ml_text *failed;
+    bool *stop;
+} outcome;
 
-/* A run that has come to a number that is none; what it has saved stays. */
-static ml_status note_failure(group *g, int64_t i, const char *why)
+/* After a step: what is due for run i, which may come to its end with it. */
+static ml_status go_on(group *g, int64_t i, void *of, bool *gone)
 {
     ml_status st = ML_OK;
+    outcome *o = of;
     run *r = g->active[i];
-    ml_warn("%s%s", run_label(r), why);
-    if (g->failures++ == 0) st = ml_text_printf(&g->failure, "%s%s", run_label(r), why);
-    return ml_grid_agree(r->session.grid, st);
-}
-
-/* After a step: what is due for run i, which may come to its end with it; *gone: it has left. */
-static ml_status go_on(group *g, int64_t i, const step_result *result, bool *stop, bool *gone)
-{
-    ml_status st = ML_OK;
-    run *r = g->active[i];
+    const step_result *result = o->result++;
+    const ml_text *failed = o->failed++;
     bool stops = false;
-    ml_together_choose(g->together, g->number[i]);
+    if (failed->length > 0) return ml_fail(ML_NUMERIC, "%s", failed->data);
     st = run_after_step(r, result, &stops);
     if (st == ML_OK && run_is_done(r)) {
         st = run_finish(r);
         *gone = st == ML_OK;
     }
-    if (st == ML_NUMERIC) {
-        st = note_failure(g, i, ml_error_text());
-        *gone = true;
-    }
-    *stop = *stop || stops;
+    *o->stop = *o->stop || stops;
     return st;
 }
 
@@ -158,24 +193,32 @@ static ml_status one_step(group *g, step_result *result, ml_text *failed, bool *
 {
     ml_status st = ML_OK;
     const step_group all = {g->actives, g->count, g->active, g->number, g->together};
+    outcome of = {result, failed, stop};
     ML_TRY(run_steps_together(&all, result, failed));
-    if (result[0].given_up) {
+    if (result[0].given_up)
         *stop = true;
-        return ML_OK;
-    }
-    for (int64_t i = 0, of = 0; i < g->actives; of++) {
-        bool gone = failed[of].length > 0;
-        if (gone)
-            ML_TRY(note_failure(g, i, failed[of].data));
-        else
-            ML_TRY(go_on(g, i, &result[of], stop, &gone));
-        if (gone)
-            leave(g, i);
-        else
-            i++;
-    }
+    else
+        ML_TRY(for_each(g, go_on, &of));
 done:
     return st;
+}
+
+/* What belongs before the first step of this start; `of`: whether to stop. */
+static ml_status before_steps(group *g, int64_t i, void *of, bool *gone)
+{
+    bool *stop = of, stops = false;
+    *gone = false;
+    ml_status st = run_before_steps(g->active[i], &stops);
+    *stop = *stop || stops;
+    return st;
+}
+
+/* A run whose steps were all done by an earlier start. */
+static ml_status finish_done(group *g, int64_t i, void *of, bool *gone)
+{
+    (void)of;
+    *gone = run_is_done(g->active[i]);
+    return *gone ? run_finish(g->active[i]) : ML_OK;
 }
 
 static ml_status stop_all(group *g)
@@ -197,21 +240,8 @@ static ml_status steps(group *g)
     bool stop = false;
     ML_NEW(result, g->count, ML_MEM_OTHER, "steps");
     ML_NEW(failed, g->count, ML_MEM_OTHER, "steps");
-    for (int64_t i = 0; i < g->actives; i++) {
-        bool stops;
-        ml_together_choose(g->together, g->number[i]);
-        ML_TRY(run_before_steps(g->active[i], &stops));
-        stop = stop || stops;
-    }
-    for (int64_t i = 0; i < g->actives && !stop;) { /* all steps were done by an earlier start */
-        if (!run_is_done(g->active[i])) {
-            i++;
-            continue;
-        }
-        ml_together_choose(g->together, g->number[i]);
-        ML_TRY(run_finish(g->active[i]));
-        leave(g, i);
-    }
+    ML_TRY(for_each(g, before_steps, &stop));
+    if (!stop) ML_TRY(for_each(g, finish_done, NULL));
     while (g->actives > 0 && !stop) ML_TRY(one_step(g, result, failed, &stop));
     if (stop && g->actives > 0) ML_TRY(stop_all(g));
 done:

@@ -1,9 +1,10 @@
 """Runs that train in one job on one copy of the frozen weights: each one's losses, evaluations and adapter are those of the run alone, on 1, 2 and 4 ranks, also when
-they differ in everything that is their own; a signal stops all and the same command goes on; a run whose numbers are none any more leaves the others going; the
+they differ in everything that is their own; a signal stops all and the same command goes on; a run whose numbers are none any more, or never were any, leaves the others going; the
 memory is as planned, with the frozen weights once; what cannot be together is refused before anything is written. compare trains so with --together."""
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,37 @@ def check_failure(checks, folder):
         checks.that(losses(f"{where}/{name}") == losses(f"{folder}/alone/{name}"), f"{name} is not as alone beside a run that diverges")
 
 
+def expect_first_failure(checks, what, done, failed, text, others):
+    last = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: ") and "runs ended" in line][-1:]  # a launcher says more
+    last = last[0] if last else ""
+    checks.that(done.returncode == NUMERIC and f"1 of {1 + len(others)} runs" in last and f"{failed}: {text}" in last, f"{what}: exit {done.returncode}: {done.stderr}")
+    for run, alone in others:
+        checks.that(all(len(x) == len(y) and all(abs(a - b) <= 1e-5 * abs(b) for a, b in zip(x, y)) for x, y in zip(losses(run), losses(alone))),
+                    f"{what}: {run} is not as alone")
+        checks.that(os.path.exists(f"{run}/adapter.h5"), f"{what}: {run} has no result")
+
+
+def check_first_failure(checks, folder):
+    """Before the first step: an adapter to start from with which the loss is none, and a checkpoint that is only evaluated by a later start."""
+    rows = {"q": 32, "v": 16}
+    factors = {f"model.layers.{i}.self_attn.{name}_proj": tuple((shape, struct.pack("<f", 1e25) * (shape[0] * shape[1])) for shape in ((2, 32), (rows[name], 2)))
+               for i in range(2) for name in rows}
+    huge = harness.make_peft(f"{folder}/huge", 2, 2, factors)
+    runs = {"huge": {"method.init": huge, "method.alpha": 2, "train.eval_first": True}, "plain": {}, "larger": RUNS["larger"]}
+    for ranks, grid in ((0, {}), (2, {}), (2, {"pp": 2})):
+        where = f"{folder}/first-{ranks}-{len(grid)}"
+        done = harness.start("train", write(f"{folder}/together.yaml", folder, listed(where, runs), parallel=grid), ranks=ranks)
+        expect_first_failure(checks, f"an adapter, {ranks} ranks, {grid}", done, f"{where}/huge", "the loss on data.valid is",
+                             [(f"{where}/{name}", f"{folder}/alone/{name}") for name in ("plain", "larger")])
+        checks.that("before the first step: check the base and the adapter of method.init" in done.stderr, done.stderr)
+        checks.that(not harness.count_lines(f"{where}/huge/metrics.jsonl"), f"{ranks} ranks: a run that began with no number has steps")
+    where = f"{folder}/first-later"
+    wild = {"optim.lr": 1e30, "optim.clip_norm": None, "train.steps": 1, "train.eval_every": 1, "train.save_every": 1}
+    harness.mpilora("train", write(f"{folder}/together.yaml", folder, listed(where, {"wild": {**wild, "data.valid": None, "train.eval_every": 0}})))
+    done = harness.start("train", write(f"{folder}/together.yaml", folder, listed(where, {"wild": {**wild, "train.steps": STEPS}, "plain": {}})))
+    expect_first_failure(checks, "a checkpoint", done, f"{where}/wild", "step 1: ", [(f"{where}/plain", f"{folder}/alone/plain")])
+
+
 def check_words(checks, folder):
     where = f"{folder}/refused"
     first = {"dir": f"{where}/a"}
@@ -206,7 +238,7 @@ def main():
         harness.make_base(folder, MODEL, "fp32")
         harness.make_data(folder, [[(7 * j) % 101 for j in range(12)] + [(5 * i + 3 * j) % 101 for j in range(4 + i)] for i in range(12)])
         train_alone(folder)
-        for check in (check_grids, check_signal, check_watched, check_failure, check_words, check_compare):
+        for check in (check_grids, check_signal, check_watched, check_failure, check_first_failure, check_words, check_compare):
             check(checks, folder)
     checks.end()
 
