@@ -315,31 +315,40 @@ static void pass(passage *p)
 
 /* ---- small vectors ------------------------------------------------------------------------- */
 
+static void add_whole_in_order(const passage *p, float *result)
+{
+    const float *sum = place_of(p, 0, 0, 0);
+    for (int i = 1; i < p->group->size; i++) {
+        add(p->n, sum, place_of(p, 0, i, 0), result);
+        sum = result;
+    }
+    copy(p->x, sum, p->n);
+}
+
+static void add_whole_as_tree(const passage *p)
+{
+    const float *part[SEGMENT_RANKS_MOST];
+    float rooms[TREE_LEVELS][BLOCK_FLOATS];
+    for (int i = 0; i < p->group->size; i++) part[i] = place_of(p, 0, i, 0);
+    copy(p->x, add_tree(p->n, p->group->size, part, rooms), p->n);
+}
+
 /* Everybody writes all of it, and adds all of it from where the ranks, itself too, wrote it, into
  * its own half behind that: the same instructions on operands that lie alike, so the same bits,
  * whatever they are (of two NaN the order of operands would tell which one is left). */
 static void sum_whole(passage *p)
 {
     int rank = p->group->rank;
-    float *result = place_of(p, 0, rank, 0) + WHOLE_MOST;
     segment_flags *own = member_flags(p, rank);
     p->pieces = 1;
     wait_for_readers(p);
     copy(place_of(p, 0, rank, 0), p->x, p->n);
     segment_tell(own, &own->written, p->first + 1);
     wait_for_written(p, 0);
-    const float *sum = place_of(p, 0, 0, 0);
-    for (int i = 1; !p->tree && i < p->group->size; i++) {
-        add(p->n, sum, place_of(p, 0, i, 0), result);
-        sum = result;
-    }
-    if (p->tree) {
-        const float *part[SEGMENT_RANKS_MOST];
-        float rooms[TREE_LEVELS][BLOCK_FLOATS];
-        for (int i = 0; i < p->group->size; i++) part[i] = place_of(p, 0, i, 0);
-        sum = add_tree(p->n, p->group->size, part, rooms);
-    }
-    copy(p->x, sum, p->n);
+    if (p->tree)
+        add_whole_as_tree(p);
+    else
+        add_whole_in_order(p, place_of(p, 0, rank, 0) + WHOLE_MOST);
     leave(p);
 }
 
