@@ -370,7 +370,10 @@ bool ml_run_config_has_figures(const ml_run_config *config);
  * Errors: none. */
 int64_t ml_run_config_micro(const ml_run_config *config, int dp);
 
-/* Ranks of one replica: tp · cp · pp.
+/* Ranks of a job that is planned or configured, at most. */
+enum { ML_RANKS_MOST = 1 << 24 };
+
+/* Ranks of one replica: tp · cp · pp, ML_RANKS_MOST at most of a configuration that was read.
  * Shapes: a number of ranks.
  * Ownership: borrows `config`.
  * Local.

@@ -148,12 +148,25 @@ static ml_status check_length(const ml_run_config *c)
     return ML_OK;
 }
 
+/* tp, cp and pp, of which at least two are more than one where they are too many. */
+static ml_status check_ranks(const ml_run_config *c)
+{
+    int64_t ranks = ml_run_config_replica_ranks(c);
+    if (ranks <= ML_RANKS_MOST) return ML_OK;
+    return ml_run_config_refuse(c, c->parallel.pp > 1 ? "parallel.pp" : "parallel.cp",
+                                "tp %" PRId64 " x cp %" PRId64 " x pp %" PRId64 " are %" PRId64
+                                " ranks, expected %d at most",
+                                c->parallel.tp, c->parallel.cp, c->parallel.pp, ranks,
+                                ML_RANKS_MOST);
+}
+
 static ml_status check(ml_run_config *c)
 {
     if (!c->base)
         return ml_run_config_refuse(c, "base",
                                     "missing; name a base file (mpilora import makes one)");
-    ml_status st = check_prefix(c);
+    ml_status st = check_ranks(c);
+    if (st == ML_OK) st = check_prefix(c);
     if (st == ML_OK) st = check_dora(c);
     if (st == ML_OK) st = check_factors(c);
     c->objective.by_data = c->line && line_of(c, "objective.name") == 0;

@@ -43,14 +43,17 @@ bool value_is_null(const yaml_node_t *node)
 static ml_status out_of_range(const key *key, const char *where, const char *found)
 {
     bool no_least = key->least <= -HUGE_VAL, no_most = key->most >= HUGE_VAL;
+    int digits = key->kind == KEY_INT ? 17 : 6; /* all of a whole number */
     char range[128];
     if (no_most)
-        snprintf(range, sizeof range, "a number %s %g", key->open_least ? ">" : ">=", key->least);
+        snprintf(range, sizeof range, "a number %s %.*g", key->open_least ? ">" : ">=", digits,
+                 key->least);
     else if (no_least)
-        snprintf(range, sizeof range, "a number %s %g", key->open_most ? "<" : "<=", key->most);
+        snprintf(range, sizeof range, "a number %s %.*g", key->open_most ? "<" : "<=", digits,
+                 key->most);
     else
-        snprintf(range, sizeof range, "a number in %c%g, %g%c", key->open_least ? '(' : '[',
-                 key->least, key->most, key->open_most ? ')' : ']');
+        snprintf(range, sizeof range, "a number in %c%.*g, %.*g%c", key->open_least ? '(' : '[',
+                 digits, key->least, digits, key->most, key->open_most ? ')' : ']');
     size_t used = strlen(range);
     if (key->nullable) snprintf(range + used, sizeof range - used, ", or null, which turns it off");
     return wrong(key, where, range, found);

@@ -193,16 +193,13 @@ static void free_memory(ml_grid *grid)
     ml_memory_free(grid);
 }
 
-enum { LIST = 256 };
-
-/* "1, 2 or 4": every number that divides so many groups. */
-static const char *list_divisors(int groups, char out[LIST])
+const char *ml_grid_list_divisors(int groups, char out[ML_GRID_DIVISORS])
 {
     size_t used = 0;
     out[0] = '\0';
-    for (int n = 1; n <= groups && used < LIST - 1; n++)
+    for (int n = 1; n <= groups && used < ML_GRID_DIVISORS - 1; n++)
         if (groups % n == 0)
-            used += (size_t)snprintf(out + used, LIST - used, "%s%d",
+            used += (size_t)snprintf(out + used, ML_GRID_DIVISORS - used, "%s%d",
                                      used == 0     ? ""
                                      : n == groups ? " or "
                                                    : ", ",
@@ -212,27 +209,28 @@ static const char *list_divisors(int groups, char out[LIST])
 
 ml_status ml_grid_check_shape(int size, ml_grid_shape s)
 {
-    char good[LIST];
+    char good[ML_GRID_DIVISORS];
     if (s.tp < 1 || size % s.tp != 0)
         return ml_fail(ML_USAGE,
                        "parallel.tp: %d does not divide the %d ranks of this job; start a multiple "
                        "of %d ranks, or choose tp %s",
-                       s.tp, size, s.tp, list_divisors(size, good));
+                       s.tp, size, s.tp, ml_grid_list_divisors(size, good));
     int left = size / s.tp;
     if (s.cp < 1 || left % s.cp != 0)
         return ml_fail(
             ML_USAGE,
             "parallel.cp: %d times tp %d does not divide the %d ranks of this job; start "
             "a multiple of %" PRId64 " ranks, or choose cp %s",
-            s.cp, s.tp, size, (int64_t)s.tp * s.cp, list_divisors(left, good));
+            s.cp, s.tp, size, (int64_t)s.tp * s.cp, ml_grid_list_divisors(left, good));
     left /= s.cp;
     if (s.pp >= 1 && left % s.pp == 0) return ML_OK;
+    char shared[32] = "";
+    if (s.cp > 1) snprintf(shared, sizeof shared, " times cp %d", s.cp);
     return ml_fail(
         ML_USAGE,
         "parallel.pp: %d stages of tp %d%s do not divide the %d ranks of this job; start a "
         "multiple of %" PRId64 " ranks, or choose pp %s",
-        s.pp, s.tp * s.cp, s.cp > 1 ? " times cp" : "", size, (int64_t)s.tp * s.cp * s.pp,
-        list_divisors(left, good));
+        s.pp, s.tp, shared, size, (int64_t)s.tp * s.cp * s.pp, ml_grid_list_divisors(left, good));
 }
 
 ml_status ml_grid_create(ml_grid **out, int tp)

@@ -59,8 +59,8 @@ ml_status ml_stages_check(const ml_model_spec *spec, int pp)
     if (pp <= spec->layers) return ML_OK;
     return ml_fail(ML_USAGE,
                    "parallel.pp: %d stages, but the model has %" PRId64
-                   " layers; choose at most %" PRId64,
-                   pp, spec->layers, spec->layers);
+                   " layer%s; choose at most %" PRId64,
+                   pp, spec->layers, spec->layers == 1 ? "" : "s", spec->layers);
 }
 
 /* ---- what a stage holds -------------------------------------------------------------------- */

@@ -57,11 +57,11 @@ static ml_status begin(ml_plan *out, const ml_run_config *c, int ranks, int node
 }
 
 /* Whether the sequences can be shared out so. */
-static ml_status check_shares(const ml_run_config *c, const plan_source *s)
+static ml_status check_shares(const ml_run_config *c, int dp, const plan_source *s)
 {
     if (c->parallel.cp == 1) return ML_OK;
     ml_status st = ml_shares_check_config(c, &s->spec, true);
-    return st == ML_OK ? ml_shares_check_length(c, plan_source_longest(s)) : st;
+    return st == ML_OK ? ml_shares_check_length(c, dp, plan_source_longest(s)) : st;
 }
 
 /* The first run's full fine-tuning stands beside all of them. */
@@ -73,7 +73,7 @@ static ml_status plan_all(ml_plan *out, const plan_job *j)
     for (int64_t i = 0; i < j->count; i++) {
         ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
         ML_TRY(ml_stages_check(&j->source[i].spec, out->pp));
-        ML_TRY(check_shares(&j->config[i], &j->source[i]));
+        ML_TRY(check_shares(&j->config[i], out->dp, &j->source[i]));
         ML_TRY(plan_source_find_tokens(&j->source[i], &j->config[i], out->dp));
         out->tokens += j->source[i].tokens;
     }

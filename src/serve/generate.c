@@ -235,14 +235,17 @@ static ml_status choose_tp(const ml_generate_options *o, int64_t pp, int64_t *tp
     ml_status st = ML_OK;
     ml_grid *world = NULL;
     ml_base *base = NULL;
+    char good[ML_GRID_DIVISORS];
     int64_t world_size = ml_grid_world_size(), ranks = *tp = world_size / pp;
     if (world_size % pp != 0)
-        return ml_fail(ML_USAGE, "--pp: %" PRId64 " does not divide the %" PRId64 " ranks", pp,
-                       world_size);
+        return ml_fail(ML_USAGE,
+                       "--pp: %" PRId64 " does not divide the %" PRId64 " ranks; choose %s", pp,
+                       world_size, ml_grid_list_divisors((int)world_size, good));
     if (o->tp > 0) *tp = o->tp;
     if (ranks % *tp != 0)
-        return ml_fail(ML_USAGE, "--tp: %" PRId64 " does not divide the %" PRId64 " ranks%s", *tp,
-                       ranks, pp > 1 ? " of a stage" : "");
+        return ml_fail(ML_USAGE,
+                       "--tp: %" PRId64 " does not divide the %" PRId64 " ranks%s; choose %s", *tp,
+                       ranks, pp > 1 ? " of a stage" : "", ml_grid_list_divisors((int)ranks, good));
     if (ranks == 1 || o->tp > 0) return ML_OK;
     ML_TRY(ml_grid_create(&world, 1));
     ML_TRY(ml_grid_agree(world, ml_base_open(&base, o->base)));

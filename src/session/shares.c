@@ -191,17 +191,18 @@ int64_t ml_shares_most(const ml_run_config *c, int64_t longest)
     return ml_max(1, longest / least_share(c));
 }
 
-ml_status ml_shares_check_length(const ml_run_config *c, int64_t longest)
+ml_status ml_shares_check_length(const ml_run_config *c, int dp, int64_t longest)
 {
-    int64_t cp = c->parallel.cp, most = ml_shares_most(c, longest), least = least_share(c);
-    if (cp <= most) return ML_OK;
+    int64_t cp = c->parallel.cp, fits = ml_shares_most(c, longest), least = least_share(c);
+    if (cp <= fits) return ML_OK;
+    while (cp * dp % fits != 0) fits--;
     return ml_run_config_refuse(
         c, "parallel.cp",
         "%" PRId64 " would share the longest sequence, of %" PRId64
         " tokens, among ranks that have less than %" PRId64 " of them%s; choose cp %" PRId64
-        "%s, or sequences of %" PRId64 " tokens or more",
-        cp, longest, least, ml_run_config_is_exact(c) ? " (numerics is grid)" : "", most,
-        most > 1 ? " or less" : "", cp * least);
+        ", or sequences of %" PRId64 " tokens or more",
+        cp, longest, least, ml_run_config_is_exact(c) ? " (numerics is grid)" : "", fits,
+        cp * least);
 }
 
 /* Whether virtual tokens begin as what a pass over tokens leaves in the layers. */

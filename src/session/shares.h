@@ -29,7 +29,9 @@ ml_status ml_shares_check_config(const ml_run_config *config, const ml_model_spe
                                  bool training) ML_NODISCARD;
 /* Ranks, at most, of such sequences. */
 int64_t ml_shares_most(const ml_run_config *config, int64_t longest);
-ml_status ml_shares_check_length(const ml_run_config *config, int64_t longest) ML_NODISCARD;
+/* Whether they are shared out so among the ranks of dp replicas; what would fit is a number that
+ * divides these. */
+ml_status ml_shares_check_length(const ml_run_config *config, int dp, int64_t longest) ML_NODISCARD;
 
 static inline ml_grid_shape ml_session_grid_shape(const ml_run_config *c)
 {

@@ -171,7 +171,8 @@ static ml_status check_longest(const session *s)
 {
     const data_source *source = s->train.sampler ? &s->train : &s->valid;
     if (ml_grid_cp(s->grid) == 1 || !source->sampler) return ML_OK;
-    return ml_shares_check_length(s->config, ml_sampler_most_tokens(source->sampler, 1));
+    return ml_shares_check_length(s->config, ml_grid_dp(s->grid),
+                                  ml_sampler_most_tokens(source->sampler, 1));
 }
 
 /* ---- sequences ----------------------------------------------------------------------------- */

@@ -171,7 +171,7 @@ def check_ranks_unsaid(folder):
 REFUSED = {
     "a number of ranks": (["parallel.cp=3"], 4, "parallel.cp: 3 times tp 1 does not divide the 4 ranks of this job; start a multiple of 3 ranks, or choose cp 1, 2 or 4"),
     "with tp and pp": (["parallel.cp=2", "parallel.tp=2", "parallel.pp=2"], 4, "start a multiple of 8 ranks, or choose pp 1"),
-    "short sequences": (["parallel.cp=4"], 4, "parallel.cp: 4 would share the longest sequence, of 400 tokens, among ranks that have less than 128 of them; choose cp 3 or less, or sequences of 512 tokens or more"),
+    "short sequences": (["parallel.cp=4"], 4, "parallel.cp: 4 would share the longest sequence, of 400 tokens, among ranks that have less than 128 of them; choose cp 2, or sequences of 512 tokens or more"),
     "an init": (["parallel.cp=2", "method.name=prefix_layer", "method.prefix_init=vocabulary"], 2, "parallel.cp: 2 does not know method.prefix_init other than random in layers yet"),
 }
 

@@ -96,7 +96,8 @@ static ml_status read_words(int argc, char **argv, words *w)
     if (talks && (w->out || w->json || w->log_probs >= 0 || w->adapters.count > 1))
         return ml_fail(ML_USAGE, "--chat without a prompt is a conversation: without --out, --json "
                                  "and --logprobs, and with one --adapter at most");
-    if (w->tp < 0) return ml_fail(ML_USAGE, "--tp: %" PRId64 " is negative", w->tp);
+    if (w->tp < 1 && w->tp != OPTION_ABSENT)
+        return ml_fail(ML_USAGE, "--tp: %" PRId64 ", expected 1 or more", w->tp);
     if (w->pp < 1) return ml_fail(ML_USAGE, "--pp: %" PRId64 ", expected 1 or more", w->pp);
     st = options_choose("--activations", w->activations, "exact", "q8", &w->rounds);
     if (st != ML_OK) return st;
@@ -191,7 +192,7 @@ static ml_generate_options options_of(const words *w, const prompts *p, const ch
                                  .rounds_activations = w->rounds,
                                  .generation = w->generation.generation,
                                  .together = w->generation.together,
-                                 .tp = w->tp,
+                                 .tp = ml_max(0, w->tp),
                                  .pp = w->pp,
                                  .nadapters = p->nadapters,
                                  .adapters = paths,
@@ -250,7 +251,7 @@ static ml_status converse(const words *w, prompts *p)
 
 static ml_status run(int argc, char **argv)
 {
-    words w = {0};
+    words w = {.tp = OPTION_ABSENT};
     prompts *p = NULL;
     ml_status st = read_words(argc, argv, &w);
     if (st != ML_OK) return st;

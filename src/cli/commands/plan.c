@@ -205,9 +205,9 @@ static ml_status read_options(int argc, char **argv, plan_options *o)
     if (o->search && !o->machine)
         return ml_fail(ML_USAGE,
                        "--search: needs --machine FILE, as `mpilora bench machine` writes it");
-    if (o->search && o->ranks != -1)
+    if (o->search && o->ranks != OPTION_ABSENT)
         return ml_fail(ML_USAGE, "--search: takes --nodes and --ranks-per-node, not --ranks");
-    if (!o->search && (o->memory || o->per_node != -1))
+    if (!o->search && (o->memory || o->per_node != OPTION_ABSENT))
         return ml_fail(ML_USAGE, "%s: belongs to --search",
                        o->memory ? "--memory-per-node" : "--ranks-per-node");
     if (o->threads < 0 || o->threads > 1 << 16)
@@ -234,9 +234,9 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
                           const ml_machine *machine, const ml_model_spec *model)
 {
     ml_plan plan;
-    int64_t ranks = o->ranks == -1 ? ml_run_config_replica_ranks(config) : o->ranks;
-    if (ranks < 1 || ranks > 1 << 24)
-        return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, 1 << 24);
+    int64_t ranks = o->ranks == OPTION_ABSENT ? ml_run_config_replica_ranks(config) : o->ranks;
+    if (ranks < 1 || ranks > ML_RANKS_MOST)
+        return ml_fail(ML_USAGE, "--ranks: %" PRId64 ", expected 1 to %d", ranks, ML_RANKS_MOST);
     if (o->nodes < 1 || o->nodes > ranks)
         return ml_fail(ML_USAGE,
                        "--nodes: %" PRId64 ", expected 1 to the number of ranks, %" PRId64,
@@ -254,7 +254,7 @@ static ml_status plan_one(const plan_options *o, const ml_run_config *config,
 static ml_status run(int argc, char **argv)
 {
     ml_status st = ML_OK;
-    plan_options o = {.ranks = -1, .per_node = -1};
+    plan_options o = {.ranks = OPTION_ABSENT, .per_node = OPTION_ABSENT};
     ml_run_config config = {0};
     ml_machine machine = {0};
     ml_model_spec quantised;

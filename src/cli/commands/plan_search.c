@@ -109,7 +109,7 @@ ml_status plan_search(const ml_run_config *config, const ml_machine *machine,
     ml_status st = ML_OK;
     ml_plan_list list = {0};
     int64_t bytes = machine->memory,
-            each = per_node == -1 ? ml_min(machine->domains, machine->cores) : per_node;
+            each = per_node == OPTION_ABSENT ? ml_min(machine->domains, machine->cores) : per_node;
     const char *method = ml_method_name(config->method.name);
     if (memory) ML_TRY(options_read_bytes("--memory-per-node", memory, &bytes));
     if (bytes == 0)

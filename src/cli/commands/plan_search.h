@@ -6,8 +6,8 @@
 
 #include "mpilora/plan.h"
 
-/* model as in ml_plan_create_on; per_node −1: one a memory domain; memory NULL: the machine's.
- * World rank 0 prints. */
+/* model as in ml_plan_create_on; per_node OPTION_ABSENT: one a memory domain; memory NULL: the
+ * machine's. World rank 0 prints. */
 ml_status plan_search(const ml_run_config *config, const ml_machine *machine,
                       const ml_model_spec *model, int64_t nodes, int64_t per_node,
                       const char *memory, bool json) ML_NODISCARD;

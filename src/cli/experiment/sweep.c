@@ -2,7 +2,6 @@
  * rank (tables 5 and 6 of Hu et al. 2021): rows for compare, and their table. */
 #include <inttypes.h>
 #include <jansson.h>
-#include <limits.h>
 #include <math.h>
 
 #include "cli/cli.h"
@@ -47,8 +46,7 @@ static ml_status count_trained(const sweep *s, const char *targets, int64_t rank
     snprintf(set[2], sizeof set[2], "method.rank=%" PRId64, rank);
     for (int i = 0; i < (targets ? SETS : 1); i++) sets[n++] = set[i];
     ML_TRY(ml_run_config_read(&config, s->path, sets, n));
-    int64_t ranks = ml_min(INT_MAX, ml_run_config_replica_ranks(&config));
-    ML_TRY(ml_plan_create(&plan, &config, (int)ranks, 1));
+    ML_TRY(ml_plan_create(&plan, &config, (int)ml_run_config_replica_ranks(&config), 1));
     *trained = plan.method[0].params_trainable;
 done:
     ml_run_config_destroy(&config);

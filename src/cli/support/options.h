@@ -7,6 +7,10 @@
 
 enum { OPTION_REPEATS = 64 };
 
+/* What a command lets an OPTION_INT without a standard begin as, so that every number that a line
+ * gives is checked. */
+#define OPTION_ABSENT INT64_MIN
+
 typedef enum option_kind {
     OPTION_FLAG,  /* --fresh            → bool */
     OPTION_TEXT,  /* --adapter PATH     → const char * */
