@@ -20,7 +20,7 @@ import test_numerics as numerics
 
 SHARED = os.environ.get("MPILORA_SHARED_DATA", "/nowhere")
 MODEL = f"{harness.SOURCE}/configs/models/smollm2-135m.yaml"
-GPT2_VOCABULARY, ROWS, LONG_EVERY, JOINED = 50257, 240, 20, 45
+GPT2_VOCABULARY, ROWS, LONG_EVERY, JOINED = 50257, 240, 20, 90  # so many lines are more than 4 pieces of 512 tokens
 HOURS = 3600
 SETTINGS = {
     "micro 1": {"batch__micro": 1},
@@ -50,6 +50,8 @@ SETTINGS = {
     "cp 2, micro 1, 2 threads": {"ranks": 2, "parallel__cp": 2, "batch__micro": 1, "threads": 2},
     "dp 2, cp 2, moments divided": {"ranks": 4, "parallel__cp": 2, "memory__shard_optimizer": "true"},
     "cp 2, pp 2, micro 1": {"ranks": 4, "parallel__cp": 2, "parallel__pp": 2, "batch__micro": 1},
+    "cp 3, micro 2": {"ranks": 3, "parallel__cp": 3, "batch__micro": 2},
+    "cp 4, micro 1, checkpoint": {"ranks": 4, "parallel__cp": 4, "batch__micro": 1, "memory__activations": "checkpoint"},
     "tp 3, cp 2, selective": {"ranks": 6, "parallel__tp": 3, "parallel__cp": 2, "memory__activations": "selective"},
 }
 RESUMED = "stopped and resumed on other grids"  # after a third and two thirds of the steps
