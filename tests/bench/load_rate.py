@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How fast a run reads its base, beside dd of the same file: alternating runs, page cache warm or emptied of the file. Not part of CTest.
+"""How fast a run reads its base, beside the machine's own rate: alternating runs, page cache warm or emptied of the file. Not part of CTest.
 
     python3 tests/bench/load_rate.py --program build/mpilora [--model gpt2-small | --base BASE.h5] [--cold] [--pairs 5] [--ranks 1] [--tp 1]
 
 mpilora's rate is load.gb_per_s of summary.json: bytes of the base that all ranks together read (a shard is read by its replicas of a node together) by the
-seconds until the slowest of them has its weights in place and converted. dd's is `dd bs=1M of=/dev/null`. Cold: posix_fadvise(DONTNEED) before each reading.
+seconds until the slowest of them has its weights in place and converted. Beside it stands, cold, `cat FILE > /dev/null`, after posix_fadvise(DONTNEED) as before
+each start of mpilora; warm, a copy by as many threads from memory that was written to memory that was not, in huge pages where the kernel gives some.
 """
 import argparse
 import json
-import mmap
 import os
 import statistics
 import subprocess
@@ -59,19 +59,47 @@ def our_rate(arguments, path, folder):
     return load["bytes"] / load["seconds"]
 
 
-def touch_rate(size):
-    """Fresh memory touched by one thread, huge pages asked for: what dd, which reads into one piece again and again, never pays for."""
-    with mmap.mmap(-1, size) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
+COPY = r"""
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int main(int argc, char **argv)
+{
+    long size = atol(argv[argc - 1]), piece = 4 << 20, whole = (size + (2 << 20)) / (2 << 20) * (2 << 20) + (2 << 20);
+    char *from = malloc((size_t)size);
+    char *range = mmap(NULL, (size_t)whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *to = range + (2 << 20) - (size_t)range % (2 << 20);
+    if (!from || range == MAP_FAILED) return 1;
+    memset(from, 7, (size_t)size);
+    madvise(to, (size_t)size, MADV_HUGEPAGE);
+    double since = omp_get_wtime();
+#pragma omp parallel for schedule(dynamic)
+    for (long at = 0; at < size; at += piece) memcpy(to + at, from + at, (size_t)(size - at < piece ? size - at : piece));
+    printf("%.9f\n", omp_get_wtime() - since);
+    return to[size - 1] != 7;
+}
+"""
+
+
+def make_copy(folder):
+    with open(f"{folder}/copy.c", "w", encoding="ascii") as file:
+        file.write(COPY)
+    run("cc", "-O2", "-fopenmp", f"{folder}/copy.c", "-o", f"{folder}/copy")
+
+
+def copy_rate(arguments, base, folder):
+    size = os.path.getsize(base)
+    return size / float(run(f"{folder}/copy", size, env=dict(os.environ, OMP_NUM_THREADS=str(arguments.threads))))
+
+
+def cat_rate(base):
+    with open(os.devnull, "wb") as nothing:
         started = time.perf_counter()
-        memory[::4096] = bytes(len(range(0, size, 4096)))
-        return size / (time.perf_counter() - started)
-
-
-def dd_rate(base):
-    started = time.perf_counter()
-    run("dd", f"if={base}", "of=/dev/null", "bs=1M")
-    return os.path.getsize(base) / (time.perf_counter() - started)
+        subprocess.run(["cat", base], check=True, stdout=nothing)
+        return os.path.getsize(base) / (time.perf_counter() - started)
 
 
 def main():
@@ -87,20 +115,20 @@ def main():
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--share", default="auto", choices=("auto", "on", "off"))
     arguments = parser.parse_args()
-    ratios = []
+    ratios, beside = [], "cat" if arguments.cold else "a parallel copy into fresh memory"
     with tempfile.TemporaryDirectory() as folder:
         base, path = prepare(arguments, folder)
+        make_copy(folder)
         for pair in range(arguments.pairs):
             rates = []
-            for rate in (lambda: our_rate(arguments, path, folder), lambda: dd_rate(base), lambda: touch_rate(os.path.getsize(base))):
+            for rate in (lambda: our_rate(arguments, path, folder), lambda: cat_rate(base) if arguments.cold else copy_rate(arguments, base, folder)):
                 if arguments.cold:
                     empty_cache(base)
                 rates.append(rate())
             ratios.append(rates[0] / rates[1])
-            print(f"pair {pair + 1}: mpilora {1e-9 * rates[0]:.2f} GB/s, dd {1e-9 * rates[1]:.2f} GB/s, ratio {ratios[-1]:.2f}; "
-                  f"touching fresh memory {1e-9 * rates[2]:.2f} GB/s", flush=True)
+            print(f"pair {pair + 1}: mpilora {1e-9 * rates[0]:.2f} GB/s, {beside} {1e-9 * rates[1]:.2f} GB/s, ratio {ratios[-1]:.2f}", flush=True)
         size = os.path.getsize(base)
-    print(f"{1e-9 * size:.2f} GB, {'cold' if arguments.cold else 'warm'}, {arguments.ranks} ranks (tp {arguments.tp}) x {arguments.threads} threads, "
+    print(f"{1e-9 * size:.2f} GB beside {beside}, {'cold' if arguments.cold else 'warm'}, {arguments.ranks} ranks (tp {arguments.tp}) x {arguments.threads} threads, "
           f"{arguments.precision}: median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
