@@ -322,6 +322,14 @@ void ml_grid_sum_by_mpi(ml_grid *grid, bool always);
  * Errors: none. */
 int64_t ml_grid_sums_bytes(int ranks_on_node);
 
+/* What a process then has resident of other ranks' memory after sums of a vector of so many floats
+ * over so many ranks of a node, where it is mapped to be read; nobody accounts for it.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_grid_mapped_bytes(int ranks, int64_t floats);
+
 /* The root's bytes on every rank of the group.
  * Shapes: bytes[n].
  * Ownership: borrows `grid`; the bytes are the caller's.

@@ -32,6 +32,14 @@ int64_t ml_grid_sums_bytes(int ranks_on_node)
     return shares && !mpi_is_asked_for() ? SEGMENT_BLOCK : 0;
 }
 
+/* A rank reads its own part of each other's vector, and the others' parts of the sum. */
+int64_t ml_grid_mapped_bytes(int ranks, int64_t floats)
+{
+    bool maps = ml_grid_sums_bytes(ranks) > 0 && ranks <= SEGMENT_READERS_MOST &&
+                floats >= SEGMENT_LONG && floats <= SEGMENT_MAPPED;
+    return maps ? 2 * (ranks - 1) * floats / ranks * (int64_t)sizeof(float) : 0;
+}
+
 /* ---- groups -------------------------------------------------------------------------------- */
 
 /* The members' numbers on this node; all members find the same: each, or not all of them. */

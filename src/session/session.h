@@ -248,8 +248,8 @@ int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *para
                                 const ml_session_shape *shape);
 
 /* What a process needs in each activation mode: ml_session_bytes's sum, what is accounted for in
- * `other` already, and what this process has beside that (MPI, libraries). Leaves the model in the
- * last mode. */
+ * `other` already, what this process has beside that (MPI, libraries), and what it maps of others.
+ * Leaves the model in the last mode. */
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
                       const ml_session_shape *shape, int64_t need[ML_ACTIVATION_MODES]);
 /* memory.activations, where auto the fastest mode that needs at most memory.limit. False where

@@ -81,6 +81,17 @@ ml_session_shape ml_session_shape_of(const session *s)
         ml_shares_unit(c)};
 }
 
+/* What a process has resident of the vectors of the node's other ranks: of gradients, and of a tp
+ * group's those that layers sum, forward and backward, whose places in the work space overlap by
+ * about a half. Nobody accounts it. */
+static int64_t mapped_bytes(const ml_parameters *parameters, const ml_session_shape *shape)
+{
+    int64_t own = ml_shares_tokens(shape->cp, shape->together, shape->tokens, shape->sequences);
+    int together = (int)ml_min(shape->tp, shape->node_ranks);
+    return ml_grid_mapped_bytes(shape->node_ranks, parameters->local) +
+           3 * ml_grid_mapped_bytes(together, own * shape->spec->width) / 2;
+}
+
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
                       const ml_session_shape *shape, int64_t need[ML_ACTIVATION_MODES])
 {
@@ -90,7 +101,8 @@ void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters 
         int64_t bytes[ML_MEM_CATEGORIES] = {0};
         ml_model_set_activations(model, (ml_activation_mode)mode, 0);
         ml_session_bytes(model, peft, parameters, shape, bytes);
-        need[mode] = ml_memory_current(ML_MEM_OTHER) + ml_max(0, beside - accounted);
+        need[mode] = ml_memory_current(ML_MEM_OTHER) + ml_max(0, beside - accounted) +
+                     mapped_bytes(parameters, shape);
         for (int c = 0; c < ML_MEM_CATEGORIES; c++) need[mode] += bytes[c];
     }
 }

@@ -159,6 +159,21 @@ static void mapped_vectors_give_the_same(void **state)
     x = plain;
 }
 
+/* Of each other rank's vector one's own part, and that rank's part of the sum, where it is mapped:
+ * from SEGMENT_LONG to SEGMENT_MAPPED floats. */
+static void what_is_mapped_is_counted(void **state)
+{
+    (void)state;
+    assert_int_equal(ml_grid_mapped_bytes(0, 1 << 20), 0);
+    assert_int_equal(ml_grid_mapped_bytes(1, 1 << 20), 0);
+    assert_int_equal(ml_grid_mapped_bytes(2, 1 << 20), 4 << 20);
+    assert_int_equal(ml_grid_mapped_bytes(4, 1 << 20), 6 << 20);
+    assert_int_equal(ml_grid_mapped_bytes(2, (1 << 17) - 1), 0);
+    assert_int_equal(ml_grid_mapped_bytes(2, 1 << 17), 1 << 19);
+    assert_int_equal(ml_grid_mapped_bytes(2, (1 << 24) + 1), 0);
+    assert_int_equal(ml_grid_mapped_bytes(33, 1 << 20), 0);
+}
+
 /* The same tree in shared memory and by messages. */
 static void ordered_sums_are_trees(void **state)
 {
@@ -306,6 +321,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_exact_and_alike),
         cmocka_unit_test(mapped_vectors_give_the_same),
+        cmocka_unit_test(what_is_mapped_is_counted),
         cmocka_unit_test(ordered_sums_are_trees),
         cmocka_unit_test(two_ranks_sum_as_mpi_does),
         cmocka_unit_test(what_is_not_finite_goes_through),
