@@ -35,8 +35,9 @@ int64_t passes_rounds(const run *r);
 /* Whether the step is to be left between two rounds; st: this rank's status. Collective. */
 bool passes_are_left(const run *r, ml_status st, step_result *out);
 
-/* step.c: what the passes of this rank have found → the step's results and the update.
- * Collective. */
-ml_status step_end(run *r, passes *p, const step_clock *clock, step_result *out) ML_NODISCARD;
+/* step.c: what the passes of this rank have found, and their status → the step's results and the
+ * update. Collective. */
+ml_status step_end(run *r, passes *p, ml_status local, const step_clock *clock,
+                   step_result *out) ML_NODISCARD;
 
 #endif

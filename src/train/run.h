@@ -21,7 +21,8 @@ enum { IDENTITIES = 64 };
 /* Seconds of each rank of the world that it waited for others, the same on every rank. */
 typedef struct rank_waits {
     int ranks;
-    double *step, *sum; /* [ranks] of the newest step, and of the steps of this start; owned */
+    double *step, *sum; /* [ranks] of the newest step (with room for a maximum beside), and of the
+                           steps of this start; owned */
 } rank_waits;
 
 typedef struct run {
@@ -194,12 +195,12 @@ ml_status metrics_evaluation(const run *r, double loss,
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
 
-/* waits.c: room for the waiting times, local; those of a step in which this rank communicated for
- * `comm` seconds, collective; into the sums. waits_slowest: the rank that waited least since the
- * start; *others ← what the others waited in the mean, s. */
+/* waits.c: room for the waiting times, local; those of a step, and in the place of the bytes that
+ * this rank sent those of the busiest one, collective; into the sums. waits_slowest: the rank that
+ * waited least since the start; *others ← what the others waited in the mean, s. */
 ml_status waits_create(run *r) ML_NODISCARD;
 void waits_destroy(run *r);
-void waits_find(run *r, double comm);
+void waits_find(run *r, step_result *step);
 void waits_add(run *r);
 int waits_slowest(const run *r, double *others);
 

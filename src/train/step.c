@@ -114,22 +114,35 @@ static void find_filtered(const run *r, step_result *out)
     out->filtered = (double)blocks[1] / (double)ml_max(1, blocks[0]);
 }
 
-/* What the passes of this rank have found → the step's results and the update. Collective. */
-ml_status step_end(run *r, passes *p, const step_clock *clock, step_result *out)
+/* What the passes of this rank have found → the step's results and the update. That all passes went
+ * well is known from the same sum. Collective. */
+ml_status step_end(run *r, passes *p, ml_status local, const step_clock *clock, step_result *out)
 {
     session *s = &r->session;
-    enum { LOSS, COMPUTED, STOP, SAVED, SAVE, SECONDS, COMPARED, SUMS = COMPARED + PAIR_SUMS };
+    enum {
+        LOSS,
+        COMPUTED,
+        FAILED,
+        STOP,
+        SAVED,
+        SAVE,
+        SECONDS,
+        COMPARED,
+        SUMS = COMPARED + PAIR_SUMS
+    };
     double sums[SUMS] = {0.0};
     if (ml_grid_tp_rank(s->grid) == 0) {
         sums[LOSS] = p->loss_sum;
         sums[COMPUTED] = p->computed;
         memcpy(sums + COMPARED, p->compared, sizeof p->compared);
     }
+    sums[FAILED] = local == ML_OK ? 0.0 : 1.0;
     sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;
     sums[SAVED] = save_has_ended(r) ? 1.0 : 0.0;
     sums[SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
     sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock->started : 0.0;
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
+    if (sums[FAILED] > 0.0) return ml_grid_agree(s->grid, local);
     memcpy(out->compared, sums + COMPARED, sizeof out->compared);
     out->loss = ml_run_config_has_figures(r->config)
                     ? ml_session_pair_loss(s, out->compared)
@@ -146,10 +159,7 @@ ml_status step_end(run *r, passes *p, const step_clock *clock, step_result *out)
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
     update_parameters(s, r->step, out);
     step_clock_stop(clock, s, out);
-    waits_find(r, out->phase[ML_PHASE_COMM]);
-    if (ml_grid_pp(s->grid) > 1) ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &out->piped_bytes, 1);
-    if (ml_grid_cp(s->grid) > 1)
-        ml_grid_max_int64(s->grid, ML_GROUP_WORLD, &out->gathered_bytes, 1);
+    waits_find(r, out);
     return ML_OK;
 }
 
@@ -165,6 +175,6 @@ ml_status run_step(run *r, step_result *out)
     ml_status st = passes_count_masked(r, first, &p, out);
     if (st == ML_OK) st = passes_look_ahead(r, first, &p, out);
     if (st != ML_OK || out->given_up) return st;
-    st = ml_grid_agree(s->grid, passes_run(r, first, &p, out));
-    return st != ML_OK || out->given_up ? st : step_end(r, &p, &clock, out);
+    st = passes_run(r, first, &p, out);
+    return out->given_up ? ml_grid_agree(s->grid, st) : step_end(r, &p, st, &clock, out);
 }

@@ -128,7 +128,8 @@ ml_status run_steps_together(const step_group *g, step_result *out, ml_text *fai
     for (int64_t i = 0; i < g->count; i++) {
         out[i].given_up = out[0].given_up;
         if (out[0].given_up) continue;
-        st = reject_checkpoint(g->run[i], step_end(g->run[i], &shares[i].p, &clock, &out[i]));
+        st =
+            reject_checkpoint(g->run[i], step_end(g->run[i], &shares[i].p, ML_OK, &clock, &out[i]));
         if (st == ML_NUMERIC) /* the text of another run's failure would take its place */
             st = ml_grid_agree(s->grid, ml_text_printf(&failed[i], "%s", ml_error_text()));
         if (st != ML_OK) goto done;

@@ -2,12 +2,14 @@
  * the rest is waiting: the rank that all the others wait for has none of it. */
 #include "train/run.h"
 
+enum { PIPED, GATHERED, BESIDE }; /* what the busiest rank sent goes through the same maximum */
+
 ml_status waits_create(run *r)
 {
     ml_status st = ML_OK;
     rank_waits *w = &r->waits;
     w->ranks = ml_grid_size(r->session.grid);
-    ML_NEW(w->step, w->ranks, ML_MEM_OTHER, "the ranks' waiting times");
+    ML_NEW(w->step, w->ranks + BESIDE, ML_MEM_OTHER, "the ranks' waiting times");
     ML_NEW(w->sum, w->ranks, ML_MEM_OTHER, "the ranks' waiting times");
 done:
     return st;
@@ -20,13 +22,17 @@ void waits_destroy(run *r)
     r->waits = (rank_waits){0};
 }
 
-void waits_find(run *r, double comm)
+void waits_find(run *r, step_result *step)
 {
     const rank_waits *w = &r->waits;
-    double least = comm;
+    double comm = step->phase[ML_PHASE_COMM], least = comm, *beside = w->step + w->ranks;
     for (int i = 0; i < w->ranks; i++) w->step[i] = 0.0;
     w->step[ml_grid_rank(r->session.grid)] = comm;
-    ml_grid_max_double(r->session.grid, ML_GROUP_WORLD, w->step, w->ranks);
+    beside[PIPED] = (double)step->piped_bytes;
+    beside[GATHERED] = (double)step->gathered_bytes;
+    ml_grid_max_double(r->session.grid, ML_GROUP_WORLD, w->step, w->ranks + BESIDE);
+    step->piped_bytes = (int64_t)beside[PIPED];
+    step->gathered_bytes = (int64_t)beside[GATHERED];
     for (int i = 0; i < w->ranks; i++) least = w->step[i] < least ? w->step[i] : least;
     for (int i = 0; i < w->ranks; i++) w->step[i] -= least;
 }
