@@ -147,11 +147,12 @@ ml_status ml_grid_create_shape(ml_grid **out, ml_grid_shape shape) ML_NODISCARD;
  * Errors: ML_USAGE as ml_grid_create_shape. */
 ml_status ml_grid_check_shape(int ranks, ml_grid_shape shape) ML_NODISCARD;
 
-/* For such texts: every number that divides so many ranks, as "1, 2 or 4".
+enum { ML_GRID_DIVISORS = 256 };
+/* Lists for such texts every number that divides so many ranks, as "1, 2 or 4".
  * Shapes: none.
  * Ownership: the result is `out`.
- * Local. */
-enum { ML_GRID_DIVISORS = 256 };
+ * Local.
+ * Errors: none. */
 const char *ml_grid_list_divisors(int ranks, char out[ML_GRID_DIVISORS]);
 
 /* Ends a grid; NULL is fine.
