@@ -105,6 +105,20 @@ static int remove_file(const char *path)
     return failed;
 }
 
+ml_status ml_durable_temporary(char out[ML_DURABLE_PATH], const char *path)
+{
+    ml_status st = ml_durable_path(out, "%s%s%ld", path, temporary_mark, (long)getpid());
+    if (st == ML_OK) ml_unfinished_begin(out);
+    return st;
+}
+
+void ml_durable_drop(const char *temporary)
+{
+    if (!*temporary) return;
+    (void)remove_file(temporary);
+    ml_unfinished_end(temporary);
+}
+
 /* Some file systems know no fallocate; then the writes themselves find a full disk. */
 static int reserve(int fd, int64_t count)
 {
@@ -183,14 +197,15 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count, c
     char temporary[ML_DURABLE_PATH], hash[ML_SHA256_HEX];
     ml_sha256_of(bytes, (size_t)count, hash);
     ML_TRY(ml_check_replaceable(path));
-    ML_TRY(ml_durable_path(temporary, "%s%s%ld", path, temporary_mark, (long)getpid()));
-    ml_unfinished_begin(temporary);
+    ML_TRY(ml_durable_temporary(temporary, path));
     st = fill_file(temporary, bytes, count);
     if (st == ML_OK) st = read_back(temporary, hash);
     if (st == ML_OK && rename_file(temporary, path)) st = cannot("be renamed into place", path);
-    if (st != ML_OK) (void)remove_file(temporary);
+    if (st != ML_OK) {
+        ml_durable_drop(temporary);
+        goto done;
+    }
     ml_unfinished_end(temporary);
-    if (st != ML_OK) goto done;
     ML_TRY(sync_parent(path));
     if (sha256) memcpy(sha256, hash, sizeof hash);
 done:
@@ -276,6 +291,7 @@ ml_status ml_durable_rename(const char *from, const char *to)
 {
     ml_status st = ML_OK;
     if (rename_file(from, to)) return cannot("be moved", from);
+    ml_unfinished_end(from);
     ML_TRY(sync_parent(from));
     ML_TRY(sync_parent(to));
 done:

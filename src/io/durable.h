@@ -33,6 +33,10 @@ ml_status ml_durable_read(const char *path, int64_t limit, char **bytes,
  * directory). ML_INPUT where that cannot be told. */
 ml_status ml_durable_measure(const char *path, int64_t *bytes) ML_NODISCARD;
 ml_status ml_durable_sync_directory(const char *path) ML_NODISCARD;
+/* The name under which what is to become `path` is made: it is renamed in the end, or dropped, and
+ * a signal that ends the process before drops it (unfinished.h). ML_USAGE where it is too long. */
+ml_status ml_durable_temporary(char out[ML_DURABLE_PATH], const char *path) ML_NODISCARD;
+void ml_durable_drop(const char *temporary); /* one that is not there, or "", is fine */
 /* Renames and syncs the directories of both. */
 ml_status ml_durable_rename(const char *from, const char *to) ML_NODISCARD;
 /* Creates a directory and the parents that are missing. */

@@ -11,7 +11,6 @@
 #include "io/hdf5_file.h"
 #include "io/hdf5_work.h"
 #include "io/image.h"
-#include "io/unfinished.h"
 
 struct vector_file {
     char path[ML_DURABLE_PATH], temporary[ML_DURABLE_PATH];
@@ -118,9 +117,8 @@ ml_status vector_file_create(vector_file **out, const char *path, int64_t rows, 
     f->cols = cols;
     ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(f->path, "%s", path));
-    ML_TRY(ml_durable_path(f->temporary, "%s.tmp-%ld", path, (long)getpid()));
+    ML_TRY(ml_durable_temporary(f->temporary, path));
     (void)unlink(f->temporary); /* left by a killed process that had this number */
-    ml_unfinished_begin(f->temporary);
     ML_TRY(ends_with(path, ".npy") ? start_npy(f, rows) : start_hdf5(f, rows, attributes));
     *out = f;
     f = NULL;
@@ -141,7 +139,6 @@ ml_status vector_file_finish(vector_file *f)
     if (close(f->fd) && st == ML_OK) st = failed(f, "close");
     f->fd = -1;
     if (st == ML_OK) st = ml_durable_rename(f->temporary, f->path);
-    ml_unfinished_end(f->temporary);
     if (st == ML_OK) *f->temporary = '\0';
     vector_file_discard(f);
     return st;
@@ -151,7 +148,6 @@ void vector_file_discard(vector_file *f)
 {
     if (!f) return;
     if (f->fd >= 0) close(f->fd);
-    if (*f->temporary) (void)unlink(f->temporary);
-    ml_unfinished_end(f->temporary);
+    ml_durable_drop(f->temporary);
     ml_memory_free(f);
 }

@@ -11,7 +11,6 @@
 #include "io/durable.h"
 #include "io/hdf5_file.h"
 #include "io/hdf5_work.h"
-#include "io/unfinished.h"
 #include "store/base/writer.h"
 
 static ml_status hdf5_failed(const ml_base_writer *w)
@@ -101,9 +100,7 @@ static ml_status lay_out(ml_base_writer *w, const char *architecture)
     ml_hdf5_begin(w->temporary);
     hid_t create = H5Pcreate(H5P_FILE_CREATE), file = -1;
     bool good = create >= 0 && H5Pset_userblock(create, (hsize_t)base_user_block(w->nplaces)) >= 0;
-    bool there = access(w->temporary, F_OK) == 0; /* else HDF5 may make it and fail after that */
     if (good) file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
-    w->made = file >= 0 || !there;
     good = file >= 0 && put_tensors(w, file) && put_files(w, file) &&
            put_attributes(w, file, architecture);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
@@ -162,9 +159,8 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
         goto done;
     }
     ML_TRY(ml_check_replaceable(path));
-    snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
+    ML_TRY(ml_durable_temporary(w->temporary, path));
     (void)unlink(w->temporary); /* left by a killed process that had this number */
-    ml_unfinished_begin(w->temporary);
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
     ML_NEW(w->tokenizer, tokenizer_length + 1, ML_MEM_OTHER, "a tokenizer");
     if (tokenizer_length) memcpy(w->tokenizer, tokenizer, (size_t)tokenizer_length);
@@ -189,8 +185,7 @@ void ml_base_writer_discard(ml_base_writer *w)
 {
     if (!w) return;
     if (w->fd >= 0) close(w->fd);
-    if (w->made) unlink(w->temporary);
-    ml_unfinished_end(w->temporary);
+    ml_durable_drop(w->temporary);
     ml_sha256_destroy(w->content);
     ml_memory_free(w->piece);
     ml_memory_free(w->tokenizer);
@@ -247,7 +242,6 @@ static ml_status seal_and_rename(ml_base_writer *w)
         base_seal_write(w->fd, w->temporary, version_of(w), about.st_size, w->place, w->nplaces));
     if (fsync(w->fd)) return ml_fail(ML_RESOURCE, "%s: fsync: %s", w->temporary, strerror(errno));
     ML_TRY(ml_durable_rename(w->temporary, w->path));
-    w->made = false;
 done:
     return st;
 }

@@ -3,14 +3,14 @@
 #ifndef MPILORA_STORE_BASE_WRITER_H
 #define MPILORA_STORE_BASE_WRITER_H
 
+#include "io/durable.h"
 #include "store/base/base_private.h"
 
 struct ml_base_writer {
-    char path[BASE_PATH], temporary[BASE_PATH + 32];
+    char path[BASE_PATH], temporary[ML_DURABLE_PATH];
     ml_model_spec spec;
     ml_dtype dtype, *formats; /* formats: the specification's, copied; NULL: no blocks */
     int fd;
-    bool made;                     /* the temporary file is there */
     int64_t ntensors, tensor, row; /* the next row that the hash expects */
     int64_t nplaces;               /* the tensors', and the tokenizer's where there is one */
     extent *place;                 /* [nplaces] */

@@ -8,7 +8,6 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
-#include "io/unfinished.h"
 
 enum { ALIGNMENT = 32, VERSION = 3 };
 enum { T_U8 = 0, T_U32 = 4, T_I32 = 5, T_F32 = 6, T_BOOL = 7, T_TEXT = 8, T_ARRAY = 9 };
@@ -174,13 +173,12 @@ ml_status gguf_create(gguf_writer *w, const char *path)
     *w = (gguf_writer){.fd = -1};
     ml_status st = ml_check_replaceable(path);
     if (st == ML_OK) st = ml_durable_path(w->path, "%s", path);
-    if (st == ML_OK) st = ml_durable_path(w->temporary, "%s.tmp-%ld", path, (long)getpid());
+    if (st == ML_OK) st = ml_durable_temporary(w->temporary, path);
     if (st != ML_OK) return st;
-    ml_unfinished_begin(w->temporary);
     w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w->fd >= 0) return ML_OK;
     st = ml_fail(ML_RESOURCE, "%s: cannot be written: %s", w->temporary, strerror(errno));
-    ml_unfinished_end(w->temporary);
+    ml_durable_drop(w->temporary);
     *w->temporary = '\0';
     return st;
 }
@@ -193,7 +191,6 @@ ml_status gguf_finish(gguf_writer *w)
         st = ml_fail(ML_RESOURCE, "%s: close: %s", w->temporary, strerror(errno));
     w->fd = -1;
     if (st == ML_OK) st = ml_durable_rename(w->temporary, w->path);
-    ml_unfinished_end(w->temporary);
     if (st == ML_OK) *w->temporary = '\0';
     gguf_discard(w);
     return st;
@@ -202,8 +199,7 @@ ml_status gguf_finish(gguf_writer *w)
 void gguf_discard(gguf_writer *w)
 {
     if (w->fd >= 0) (void)close(w->fd);
-    if (*w->temporary) (void)unlink(w->temporary);
-    ml_unfinished_end(w->temporary);
+    ml_durable_drop(w->temporary);
     ml_text_destroy(&w->keys);
     ml_memory_free(w->tensors);
     *w = (gguf_writer){.fd = -1};

@@ -9,7 +9,6 @@
 
 #include "io/durable.h"
 #include "io/hdf5_file.h"
-#include "io/unfinished.h"
 #include "store/formats/huggingface/export.h"
 #include "store/formats/huggingface/huggingface.h"
 #include "store/formats/safetensors/image.h"
@@ -233,10 +232,9 @@ ml_status export_hf_weights(ml_base *base, const char *path)
 {
     char temporary[ML_DURABLE_PATH];
     ml_status st = ml_check_replaceable(path);
-    if (st == ML_OK) st = ml_durable_path(temporary, "%s.tmp-%ld", path, (long)getpid());
+    if (st == ML_OK) st = ml_durable_temporary(temporary, path);
     if (st != ML_OK) return st;
     writer w = {.base = base, .path = temporary};
-    ml_unfinished_begin(temporary);
     w.fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (w.fd < 0) {
         st = ml_fail(ML_RESOURCE, "%s: cannot be written: %s", temporary, strerror(errno));
@@ -246,8 +244,7 @@ ml_status export_hf_weights(ml_base *base, const char *path)
     if (close(w.fd) && st == ML_OK)
         st = ml_fail(ML_RESOURCE, "%s: close: %s", temporary, strerror(errno));
     if (st == ML_OK) st = ml_durable_rename(temporary, path);
-    if (st != ML_OK) (void)unlink(temporary);
 done:
-    ml_unfinished_end(temporary);
+    if (st != ML_OK) ml_durable_drop(temporary);
     return st;
 }
