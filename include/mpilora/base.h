@@ -405,6 +405,13 @@ const char *ml_nearest_word(const char *word, const char *const *words);
  * LFS, which stands in the place of a file that was not fetched. */
 ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes) ML_NODISCARD;
 
+/* Whether an open file holds this text from the byte `at` on.
+ * Shapes: `text` has at most 256 characters.
+ * Ownership: borrows both.
+ * Local.
+ * Errors: none; what cannot be read is not there. */
+bool ml_file_holds(int fd, int64_t at, const char *text);
+
 /* The same as a stream.
  * Shapes: none.
  * Ownership: *out is the caller's, who ends it with fclose.

@@ -14,14 +14,19 @@ static const char *kind_of(mode_t mode)
     return S_ISCHR(mode) || S_ISBLK(mode) ? "a device" : "no file";
 }
 
+bool ml_file_holds(int fd, int64_t at, const char *text)
+{
+    char found[256];
+    size_t length = strlen(text);
+    return length <= sizeof found && pread(fd, found, length, (off_t)at) == (ssize_t)length &&
+           !memcmp(found, text, length);
+}
+
 /* What a clone without Git LFS has in the place of a large file: a few lines that name it. */
 static bool is_pointer(int fd, int64_t bytes)
 {
-    static const char beginning[] = "version https://git-lfs.github.com/spec/";
-    enum { LENGTH = sizeof beginning - 1, MOST = 1024 };
-    char found[LENGTH];
-    return bytes >= LENGTH && bytes <= MOST && pread(fd, found, LENGTH, 0) == LENGTH &&
-           !memcmp(found, beginning, LENGTH);
+    enum { MOST = 1024 };
+    return bytes <= MOST && ml_file_holds(fd, 0, "version https://git-lfs.github.com/spec/");
 }
 
 ml_status ml_open_regular(const char *path, int *fd, int64_t *bytes)

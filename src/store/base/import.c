@@ -145,14 +145,13 @@ done:
 static ml_status check_place(const char *directory, const char *out)
 {
     ml_status st = ML_OK;
-    char parent[ML_DURABLE_PATH], beginning[sizeof BASE_FORMAT] = "";
+    char parent[ML_DURABLE_PATH];
     int fd;
     int64_t bytes;
     ML_TRY(ml_durable_path(parent, "%s", out));
     if (!ml_durable_exists(out) || !ml_durable_is_same(dirname(parent), directory)) return ML_OK;
     ML_TRY(ml_open_regular(out, &fd, &bytes));
-    bool base = pread(fd, beginning, sizeof beginning - 1, 0) == (ssize_t)sizeof beginning - 1 &&
-                !strcmp(beginning, BASE_FORMAT);
+    bool base = ml_file_holds(fd, 0, BASE_FORMAT);
     (void)close(fd);
     if (!base)
         st =

@@ -7,15 +7,14 @@
 
 bool ml_safetensors_is_own(const char *path)
 {
-    enum { LENGTH = 8, BEGINNING = sizeof ML_SAFETENSORS_BEGINNING - 1 };
-    char found[LENGTH + BEGINNING];
+    enum { LENGTH = 8 }; /* of the header, before it */
     int fd;
     int64_t bytes;
     ml_status st = ml_open_regular(path, &fd, &bytes);
     if (st != ML_OK) return false;
-    bool whole = pread(fd, found, sizeof found, 0) == (ssize_t)sizeof found;
+    bool own = ml_file_holds(fd, LENGTH, ML_SAFETENSORS_BEGINNING);
     (void)close(fd);
-    return whole && !memcmp(found + LENGTH, ML_SAFETENSORS_BEGINNING, BEGINNING);
+    return own;
 }
 
 static ml_status header_text(const ml_safetensors_item *items, int64_t count, ml_text *text)
