@@ -33,26 +33,13 @@ static ml_status check_vocabulary(const ml_base *base, const char *path)
 }
 
 /* Of data that were tokenized for another base every run would fail. */
-static ml_status check_data(const ml_run_config *c)
+static ml_status check_data(const ml_base *base, const ml_run_config *c)
 {
     ml_status st = ML_OK;
-    ml_base *base = NULL;
-    ML_TRY(ml_base_open(&base, c->base));
     if (c->data.valid) ML_TRY(check_vocabulary(base, c->data.valid));
     for (int64_t i = 0; i < c->data.train.count; i++)
         ML_TRY(check_vocabulary(base, c->data.train.item[i].file));
 done:
-    ml_base_close(base);
-    return st;
-}
-
-/* So it would of weights that the method cannot train. */
-static ml_status check_weights(const ml_run_config *c)
-{
-    ml_base *base = NULL;
-    ml_status st = ml_base_open(&base, c->base);
-    if (st == ML_OK) st = ml_session_check_method(c, ml_base_spec(base), NULL);
-    ml_base_close(base);
     return st;
 }
 
@@ -66,22 +53,34 @@ static bool read_the_same(const ml_run_config *a, const ml_run_config *b)
     return same;
 }
 
-/* What is compared has exact gradients. */
+/* A row's weights can be trained by its method, and what is compared has exact gradients. */
 static ml_status check_row(const compare_options *o, const ml_run_config *own,
                            const compare_row *row)
 {
     ml_run_config config = {0};
+    ml_base *base = NULL;
     ml_status st = ML_OK;
     ML_TRY(compare_row_config(o, row, &config));
     if (config.loss.filter > 0.0)
         st = ml_run_config_refuse(&config, "loss.filter",
                                   "leaves out a part of the gradient that is another one for each "
                                   "method; compare and sweep need it off");
-    if (st == ML_OK) st = check_weights(&config);
-    if (st == ML_OK && !read_the_same(own, &config)) st = check_data(&config);
+    if (st == ML_OK) st = ml_base_open(&base, config.base);
+    if (st == ML_OK) st = ml_session_check_method(&config, ml_base_spec(base), NULL);
+    if (st == ML_OK && !read_the_same(own, &config)) st = check_data(base, &config);
     if (st != ML_OK) st = ml_fail_within(st, "--methods: %s", row->words);
 done:
+    ml_base_close(base);
     ml_run_config_destroy(&config);
+    return st;
+}
+
+static ml_status check_own(const ml_run_config *c)
+{
+    ml_base *base = NULL;
+    ml_status st = ml_base_open(&base, c->base);
+    if (st == ML_OK) st = check_data(base, c);
+    ml_base_close(base);
     return st;
 }
 
@@ -96,7 +95,7 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
                      config->path);
         goto done;
     }
-    ML_TRY(check_data(config));
+    ML_TRY(check_own(config));
     for (int64_t i = 0; i < count; i++) ML_TRY(check_row(o, config, &rows[i]));
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
