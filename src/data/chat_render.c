@@ -78,7 +78,7 @@ static ml_status start(ml_chat_renderer *r)
         return ml_fail_within(
             st, "chat templates are rendered by Python with jinja2 (Debian: python3-jinja2)");
     st = ask(r, r->setup, &answer);
-    if (st == ML_INPUT && strstr(ml_error_text(), "ended with code"))
+    if (st != ML_OK && r->child.exited)
         st = ml_fail(st, "%s; does %s -c 'import jinja2' run? MPILORA_PYTHON names another Python",
                      ml_error_text(), program);
     if (st != ML_OK) goto done;

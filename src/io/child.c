@@ -83,7 +83,8 @@ static ml_status say_end(ml_child *child)
     close(child->socket);
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR) return ml_fail(ML_INPUT, "ended");
-    if (!WIFSIGNALED(status))
+    child->exited = !WIFSIGNALED(status);
+    if (child->exited)
         return ml_fail(ML_INPUT, "ended with code %d and without an answer", WEXITSTATUS(status));
     if (WTERMSIG(status) == SIGXCPU || WTERMSIG(status) == SIGPROF)
         return ml_fail(ML_INPUT, "took more processor time than it is allowed, and was ended");

@@ -12,6 +12,7 @@ typedef struct ml_child {
     pid_t pid; /* 0: none */
     int socket;
     bool outgrown; /* its last answer was longer than allowed */
+    bool exited;   /* in the place of an answer it has ended by itself */
 } ml_child;
 
 /* Starts argv[0], looked for in PATH, with no signal blocked and output and errors thrown away.
