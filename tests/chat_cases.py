@@ -4,6 +4,8 @@ them; interop/check_chats.py compares with transformers."""
 import json
 import os
 import random
+import subprocess
+import sys
 
 TOKENS = ["<|im_start|>", "<|im_end|>", "<|begin|>", "<|head|>", "<|/head|>", "<|eot|>", "<turn>", "</turn>", "[INST]", "[/INST]", "<s>", "</s>", "<|end|>", "<think>", "</think>",
           "<|channel|>", "<|message|>", "<|return|>", "<tool_call>", "</tool_call>"]
@@ -151,6 +153,14 @@ CHANNELS = """{%- for key, value in {'b': 1.5, 'a': [true, none, 1e16]} | dictso
 
 TEMPLATES = {"chatml": CHATML, "marked": MARKED, "headers": HEADERS, "thinks": THINKS, "turns": TURNS, "instructs": INSTRUCTS, "ends": ENDS, "reasons": REASONS, "channels": CHANNELS}
 CONFIG = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": {"content": "<|endoftext|>", "__type": "AddedToken"}, "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 10**30}
+
+
+def need_jinja2():
+    """Ends the test as skipped where the Python that is to render templates has no jinja2."""
+    os.environ.setdefault("MPILORA_PYTHON", sys.executable)  # mpiexec puts its own folder before PATH, where another Python may be
+    if subprocess.run([os.environ["MPILORA_PYTHON"], "-c", "import jinja2"], capture_output=True).returncode:
+        print("jinja2 is not here: skipped")
+        sys.exit(77)
 
 
 def make_tokenizer(source, folder, template=None):

@@ -139,10 +139,7 @@ def check_adapters():
 
 
 def main():
-    os.environ.setdefault("MPILORA_PYTHON", sys.executable)  # mpiexec puts its own folder before PATH, where another Python may be
-    if subprocess.run([os.environ["MPILORA_PYTHON"], "-c", "import jinja2"], capture_output=True).returncode:
-        print("jinja2 is not here: skipped")
-        sys.exit(77)
+    chat_cases.need_jinja2()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         size = chat_cases.make_tokenizer(SOURCE, "tokenizer")

@@ -3,7 +3,6 @@ messages, token for token, is compared with TRL by interop/check_preference_rows
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -104,10 +103,7 @@ def check_refused():
     refused("no completion", {"prompt": TALK, "rejected": [BAD]}, '"chosen" is missing')
 
 
-os.environ.setdefault("MPILORA_PYTHON", sys.executable)
-if subprocess.run([os.environ["MPILORA_PYTHON"], "-c", "import jinja2"], capture_output=True).returncode:
-    print("jinja2 is not here: skipped")
-    sys.exit(77)
+chat_cases.need_jinja2()
 with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
     with open("model.yaml", "w") as file:
