@@ -8,62 +8,48 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 
-from torch_comparison.our_side import SOURCE
+from torch_comparison.our_side import SOURCE, Program, read_run, write_config
 
 MOST, OFF = 4 << 30, 0.03
 
 
-def run(words):
-    done = subprocess.run([str(w) for w in words], text=True, capture_output=True)
-    if done.returncode:
-        raise SystemExit(f"{words}: {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+def make_base(program, model, name, path):
+    description = model if model.endswith(".yaml") else f"{SOURCE}/configs/models/{model}-1layer.yaml"
+    program.run("import", "--init", "random", "--config", description, *([] if name == "bf16" else ["--quantise", name]), path)
 
 
-def make_base(options, model, name, path):
-    if not os.path.exists(path):
-        description = model if model.endswith(".yaml") else f"{SOURCE}/configs/models/{model}-1layer.yaml"
-        run([options.mpilora, "import", "--init", "random", "--config", description, *([] if name == "bf16" else ["--quantise", name]), path])
-
-
-def make_data(options, base, folder):
+def make_data(program, options, base, folder):
     """One sequence a step."""
     with open(f"{folder}/rows.jsonl", "w") as file:
         for i in range(8):
             file.write(json.dumps({"input_ids": [(i * 131 + 7 * j + j * j) % 250 for j in range(options.tokens)]}) + "\n")
-    run([options.mpilora, "tokenize", "--base", base, "--format", "ids", f"{folder}/rows.jsonl", f"{folder}/data.h5"])
+    program.run("tokenize", "--base", base, "--format", "ids", f"{folder}/rows.jsonl", f"{folder}/data.h5")
 
 
-def train(options, folder, base, tp):
+def train(program, options, folder, base, tp):
     """What the run's summary says, and the plan's bytes for a rank."""
     config = {"run": {"dir": f"{folder}/run-tp{tp}"}, "base": base, "method": {"name": "lora", "rank": 8, "targets": ["q", "v"]}, "data": {"train": f"{folder}/data.h5", "max_len": options.tokens},
               "batch": {"sequences": 1, "micro": 1}, "train": {"steps": options.steps}, "precision": "bf16", "parallel": {"tp": tp}, "memory": {"activations": "full"}}  # fmt: skip
-    with open(f"{folder}/config.yaml", "w") as file:
-        json.dump(config, file)
-    planned = json.loads(run([options.mpilora, "plan", f"{folder}/config.yaml", "--ranks", tp, "--json"]))["methods"][0]["total_bytes_per_rank"]
-    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", tp] if tp > 1 else []
-    run([*launcher, options.mpilora, "train", f"{folder}/config.yaml", "--fresh"])
-    with open(f"{config['run']['dir']}/summary.json") as file:
-        summary = json.load(file)
-    with open(f"{config['run']['dir']}/metrics.jsonl") as file:
-        seconds = [json.loads(line)["step_s"] for line in file]
+    planned = json.loads(program.run("plan", write_config(config), "--ranks", str(tp), "--json"))["methods"][0]["total_bytes_per_rank"]
+    program.finish(program.start("train", write_config(config), "--fresh", ranks=tp))
+    metrics, summary = read_run(config)
+    seconds = [line["step_s"] for line in metrics]
     return summary, planned, options.tokens / statistics.median(seconds[1:] or seconds)
 
 
-def measure(options, model, folder):
+def measure(program, options, model, folder):
     names = [options.quantise, *(["bf16"] if options.beside else [])]
     for name in names:
-        make_base(options, model, name, f"{folder}/{name}.h5")
-    make_data(options, f"{folder}/{options.quantise}.h5", folder)
+        make_base(program, model, name, f"{folder}/{name}.h5")
+    make_data(program, options, f"{folder}/{options.quantise}.h5", folder)
     wrong, losses, rates = [], {}, {}
     for tp in (1, 2):
         for turn in range(options.turns):
             for name in names[:: -1 if turn % 2 else 1]:
-                summary, planned, rate = train(options, folder, f"{folder}/{name}.h5", tp)
+                summary, planned, rate = train(program, options, folder, f"{folder}/{name}.h5", tp)
                 memory, label = summary["memory"], f"{model}, {name}, {options.tokens} tokens, tp {tp}"
                 accounted, processes = memory["total_peak_bytes"], memory["node_process_peak_bytes"]
                 print(f"{label}: planned {planned / 1e6:.1f} MB a rank, accounted {accounted / 1e6:.1f}, a process {memory['process_peak_bytes'] / 1e6:.0f}, all {processes / 1e6:.0f}; "
@@ -93,9 +79,10 @@ def main():
     for name, value in (("tokens", 2048), ("steps", 2), ("turns", 1)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options, wrong = parser.parse_args(), []
+    program = Program(options.mpilora, len(os.sched_getaffinity(0)))
     for model in options.models.split(","):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            wrong += measure(options, model, folder)
+            wrong += measure(program, options, model, folder)
     for text in wrong:
         print("WRONG:", text)
     sys.exit(1 if wrong else 0)
