@@ -283,7 +283,7 @@ static void bad_tensors_are_refused(void **state)
                  {32, 4, 0, {1 << 16, 1 << 16, 1 << 16, 1 << 16}, 0, "inside the file"},
                  {32, 1, 0, {1000}, 0, "inside the file"},
                  {32, 1, 0, {4}, UINT64_MAX - 31, "inside the file"},
-                 {32, 1, 0, {4}, 4, "aligned"}};
+                 {32, 1, 0, {4}, 4, "begins at byte 4 of the contents, expected 0"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         start_tensor(&f, cases[i].alignment);
         add_u32(&f, cases[i].dims);
@@ -292,6 +292,31 @@ static void bad_tensors_are_refused(void **state)
         add_u64(&f, cases[i].offset);
         refuses(&f, cases[i].why);
     }
+}
+
+/* Two tensors that share bytes, one that lies elsewhere than ggml would look for it. */
+static void contents_lie_behind_each_other(void **state)
+{
+    (void)state;
+    ml_text f = {0};
+    static const uint64_t offsets[][2] = {{0, 0}, {32, 0}, {0, 64}, {32, 64}};
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        add_head(&f, 3, 2, 1);
+        add_int(&f, "general.alignment", 32);
+        add_tensor(&f, "t", 8, 0, offsets[i][0]);
+        add_tensor(&f, "u", 8, 0, offsets[i][1]);
+        refuses(&f, "behind the tensor before it");
+    }
+    gguf_file file;
+    add_head(&f, 3, 2, 1);
+    add_int(&f, "general.alignment", 32);
+    add_tensor(&f, "t", 8, 0, 0);
+    add_tensor(&f, "u", 8, 0, 32);
+    for (int i = 0; i < 96; i++) add(&f, "", 1);
+    save(f.data, f.length);
+    assert_int_equal(gguf_open(&file, path), ML_OK);
+    gguf_close(&file);
+    ml_text_destroy(&f);
 }
 
 static void damaged_files_do_no_harm(void **state)
@@ -326,6 +351,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_keys_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_of_other_kinds_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_tensors_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(contents_lie_behind_each_other, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_files_do_no_harm, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

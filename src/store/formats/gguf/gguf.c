@@ -59,12 +59,13 @@ done:
     return st;
 }
 
-/* Offsets count from the end of the head, rounded up to the alignment. */
+/* Offsets count from the end of the head, rounded up to the alignment. Contents lie behind each
+ * other in the table's order, as ggml reads and writes them: two tensors never share bytes. */
 static ml_status place_tensors(gguf_cursor *c)
 {
     gguf_file *f = c->file;
     const gguf_value *given = gguf_find(f, "general.alignment");
-    int64_t alignment = given ? given->integer : 32;
+    int64_t alignment = given ? given->integer : 32, next = 0;
     if (alignment < 1 || alignment > ALIGNMENT_LIMIT || (alignment & (alignment - 1)))
         return ml_fail(ML_INPUT,
                        "%s: general.alignment: %" PRId64 ", expected a power of two up to %d",
@@ -72,12 +73,18 @@ static ml_status place_tensors(gguf_cursor *c)
     int64_t start = ml_round_up(c->at, alignment);
     for (int64_t i = 0; i < f->ntensors; i++) {
         gguf_tensor *t = &f->tensors[i];
-        if (t->offset % alignment || start > f->bytes - t->bytes ||
-            t->offset > f->bytes - t->bytes - start)
+        if (t->offset != next)
             return ml_fail(ML_INPUT,
-                           "%s: %s: its data does not lie aligned inside the file of %" PRId64
+                           "%s: %s: its data begins at byte %" PRId64
+                           " of the contents, expected %" PRId64
+                           ", behind the tensor before it: damaged",
+                           f->path, t->name, t->offset, next);
+        if (start > f->bytes - t->bytes || t->offset > f->bytes - t->bytes - start)
+            return ml_fail(ML_INPUT,
+                           "%s: %s: its data does not lie inside the file of %" PRId64
                            " bytes: truncated or damaged",
                            f->path, t->name, f->bytes);
+        next = ml_round_up(t->offset + t->bytes, alignment);
         t->offset += start;
     }
     return ML_OK;

@@ -2,8 +2,8 @@
  *
  * Everything is checked when the file is opened: every count and length against the bytes that are
  * left before anything is allocated, keys unique and not empty, no nested arrays, alignment a
- * power of two, shapes without overflow, rows of whole blocks, data inside the file. ML_INPUT
- * naming file and key or tensor.
+ * power of two, shapes without overflow, rows of whole blocks, data inside the file, each tensor's
+ * behind that of the one before. ML_INPUT naming file and key or tensor.
  */
 #ifndef MPILORA_STORE_FORMATS_GGUF_GGUF_H
 #define MPILORA_STORE_FORMATS_GGUF_GGUF_H

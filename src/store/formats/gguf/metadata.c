@@ -222,6 +222,8 @@ const gguf_key gguf_keys[] = {{"general.alignment", GGUF_NUMBER, true},
                               {".rope.dimension_count", GGUF_NUMBER, true},
                               {".rope.scaling.type", GGUF_TEXT, false},
                               {".rope.scaling.factor", GGUF_NUMBER, false},
+                              {".rope.scaling.attn_factor", GGUF_NUMBER, false},
+                              {".rope.scaling.original_context_length", GGUF_NUMBER, true},
                               {NULL, GGUF_NUMBER, false}};
 
 static bool is_key(const gguf_value *v, const gguf_key *k)
