@@ -40,6 +40,7 @@ def refuse(checks, code, words, *command):
     lines = done.stderr.strip().splitlines()
     good = done.returncode == code and len(lines) == 1 and all(word in lines[0] for word in words)
     checks.that(good, f"{command}: exit {done.returncode}, expected {code}, with {words}: {done.stderr}")
+    checks.that(".tmp-" not in done.stderr, f"{command}: names a temporary file: {done.stderr}")
     folder = os.path.dirname(out)
     left = [name for name in os.listdir(folder) if name.startswith(os.path.basename(out))]
     checks.that(not left, f"{command}: left {left}")

@@ -113,7 +113,7 @@ static ml_status bad_value(const export *e, const ml_model_tensor *t, const ml_b
                            int64_t place)
 {
     return ml_fail(ML_INPUT, "%s: %s: row %" PRId64 ": a number is too large for %s, or is none",
-                   ml_base_path(e->base), t->name, place / t->cols, type->name);
+                   e->w.path, t->name, place / t->cols, type->name);
 }
 
 /* `count` values of the tensor from its value `first` on, in the type. */

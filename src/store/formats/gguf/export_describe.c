@@ -189,6 +189,12 @@ ml_status gguf_check_description(const gguf_writer *w, const ml_model_spec *spec
     gguf_source g = {.file = {.fd = -1}, .spec = &read};
     ml_text differs = {0};
     ML_TRY(gguf_open(&g.file, w->temporary));
+    ml_memory_free(g.file.path); /* errors name what was asked for, not what stands for it now */
+    g.file.path = ml_memory_string(w->path);
+    if (!g.file.path) {
+        st = ML_RESOURCE;
+        goto done;
+    }
     st = gguf_import_describe(&g, &read);
     if (st != ML_OK) {
         st = ml_fail_within(st, "GGUF cannot say what this %s model is", spec->family->title);
