@@ -83,13 +83,25 @@ typedef enum ml_phase {
  * Errors: none. */
 const char *ml_phase_name(ml_phase phase);
 
-/* Cuts a metrics file (one JSON object with "step" a line) behind its last whole line with a step
- * ≤ `step`; what stays is not touched. No file: nothing to do.
+/* What a file of lines is to have, in the order of their steps: a JSON object with "step" a line,
+ * or rows that begin with it. */
+typedef struct ml_metrics_lines {
+    bool rows;
+    bool once;     /* one line a step at most */
+    int64_t every; /* at least one of every step that this divides; 0: none is due */
+} ml_metrics_lines;
+
+/* Cuts such a file behind its last whole line with a step ≤ `step`; what stays is not touched.
+ * Lines that are none, or not in order, leave it: it is written anew without them, and the file as
+ * it was stays as PATH.damaged. That, and steps up to `step` without a line, is warned of. No file
+ * lacks all of them.
  * Shapes: none.
- * Ownership: borrows `path`.
+ * Ownership: borrows all.
  * Local.
- * Errors: ML_INPUT where it cannot be read; ML_RESOURCE where it cannot be cut. */
-ml_status ml_metrics_cut(const char *path, int64_t step) ML_NODISCARD;
+ * Errors: ML_INPUT where it cannot be read; ML_USAGE where it is a link; ML_RESOURCE where it is no
+ * file or cannot be cut or written. */
+ml_status ml_metrics_cut(const char *path, const ml_metrics_lines *lines,
+                         int64_t step) ML_NODISCARD;
 
 ML_END_DECLS
 

@@ -212,6 +212,21 @@ done:
     return st;
 }
 
+ml_status ml_durable_check_own(const char *path, bool folder)
+{
+    struct stat info;
+    if (lstat(path, &info)) return is_absence(errno) ? ML_OK : cannot_read("be looked at", path);
+    if (S_ISLNK(info.st_mode))
+        return ml_fail(ML_USAGE,
+                       "%s: is a symbolic link, which would lead out of the run's directory; make "
+                       "run.dir itself the link, or remove it",
+                       path);
+    if (!folder) return ml_check_replaceable(path);
+    return S_ISDIR(info.st_mode)
+               ? ML_OK
+               : ml_fail(ML_USAGE, "%s: is there and is not a directory; move it away", path);
+}
+
 ml_status ml_durable_may_write(const char *path)
 {
     ml_status st = ML_OK;

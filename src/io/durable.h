@@ -24,6 +24,11 @@ ml_status ml_durable_write(const char *path, const void *bytes, int64_t count,
  * than a guess: the disk may fill up. */
 ml_status ml_durable_may_write(const char *path) ML_NODISCARD;
 
+/* That what has this name inside a directory of ours is nothing yet, or a file (folder: a
+ * directory) to be written there. ML_USAGE for a link, which would lead out of that directory; else
+ * ML_RESOURCE, of a directory ML_USAGE. Names the path. */
+ml_status ml_durable_check_own(const char *path, bool folder) ML_NODISCARD;
+
 /* The whole file, followed by a zero byte; owned by the caller (ml_memory_free). Refuses files
  * above `limit` bytes. */
 ml_status ml_durable_read(const char *path, int64_t limit, char **bytes,

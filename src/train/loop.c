@@ -101,7 +101,9 @@ ml_status run_open_directory(run *r, bool *found)
         leftovers_note(r);
     }
     ML_TRY(look_for_checkpoint(r, found));
-    if (run_is_finished(r))
+    if (!run_is_finished(r))
+        st = ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? outputs_check(r) : ML_OK);
+    else
         ml_log("%s: finished at step %" PRId64
                " already; nothing to do (raise train.steps, or start over with --fresh)",
                r->config->run_dir, r->step);

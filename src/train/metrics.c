@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,6 +50,17 @@ static ml_status open_csv(run *r)
     return fflush(r->csv) ? write_failed(r, csv_name) : ML_OK;
 }
 
+/* The checkpoint names the newest evaluation, whose line was on disk before it. */
+static void warn_of_lost_evaluation(const run *r)
+{
+    int64_t step = r->progress.evaluated_step;
+    if (!r->config->data.valid || r->saved_step < 0 || step < 0 || r->written_evaluation >= step)
+        return;
+    ml_warn("%s/%s: has no line of the evaluation after step %" PRId64
+            ": it was lost since; the run goes on without it",
+            r->config->run_dir, evaluations_name, step);
+}
+
 /* A start that ended between the last evaluation and the end of the run has left its line, and
  * evaluates once more: each step stands once in every file. */
 static ml_status find_written_evaluation(run *r)
@@ -63,7 +73,7 @@ static ml_status find_written_evaluation(run *r)
     r->written_evaluation = -1;
     ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, evaluations_name));
     ML_TRY(ml_durable_find(path, &there));
-    if (!there) return ML_OK;
+    if (!there) goto done;
     ML_TRY(ml_durable_read(path, largest_metrics, &lines, &length));
     const char *end = length ? memrchr(lines, '\n', (size_t)length - 1) : NULL;
     int64_t first = end ? end + 1 - lines : 0;
@@ -71,6 +81,7 @@ static ml_status find_written_evaluation(run *r)
     const json_t *step = json_object_get(object, "step");
     if (json_is_integer(step)) r->written_evaluation = json_integer_value(step);
 done:
+    if (st == ML_OK) warn_of_lost_evaluation(r);
     json_decref(object);
     ml_memory_free(lines);
     return st;
@@ -217,78 +228,34 @@ ml_status metrics_sync(const run *r)
     const struct {
         FILE *file;
         const char *name;
-    } files[] = {{r->metrics, metrics_name},
-                 {r->evaluations, evaluations_name},
-                 {r->save_list, saves_name},
-                 {r->csv, csv_name}};
+    } files[] = {{r->metrics, metrics_name}, {r->evaluations, evaluations_name},
+                 {r->save_list, saves_name}, {r->csv, csv_name},
+                 {r->samples, samples_name}, {r->trace_file, trace_name}};
     for (size_t i = 0; i < sizeof files / sizeof *files && st == ML_OK; i++)
         if (files[i].file && fsync(fileno(files[i].file))) st = write_failed(r, files[i].name);
     return st;
 }
 
-/* ---- cut back to a checkpoint's step ------------------------------------------------------- */
-
-/* Whether the line (without its end) belongs to a later step: a JSON object, or a row that begins
- * with its step. A line that says no step is left alone. */
-static bool is_later(const char *line, size_t length, int64_t step)
-{
-    if (length > 0 && *line >= '0' && *line <= '9') return strtoll(line, NULL, 10) > step;
-    json_t *object = json_loadb(line, length, 0, NULL);
-    const json_t *at = json_object_get(object, "step");
-    bool later = json_is_integer(at) && json_integer_value(at) > step;
-    json_decref(object);
-    return later;
-}
-
-static int64_t bytes_to_keep(const char *bytes, int64_t count, int64_t step)
-{
-    int64_t at = 0;
-    while (at < count) {
-        const char *end = memchr(bytes + at, '\n', (size_t)(count - at));
-        if (!end || is_later(bytes + at, (size_t)(end - bytes - at), step)) break;
-        at = end + 1 - bytes;
-    }
-    return at;
-}
-
-static ml_status cut(const char *path, int64_t bytes)
-{
-    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-    bool done = fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && fsync(fd) == 0;
-    ml_status st = done ? ML_OK
-                        : ml_fail(ML_RESOURCE, "%s: cannot be cut to %lld bytes: %s", path,
-                                  (long long)bytes, strerror(errno));
-    if (fd >= 0) (void)close(fd);
-    return st;
-}
-
-ml_status ml_metrics_cut(const char *path, int64_t step)
-{
-    ml_status st = ML_OK;
-    char *bytes = NULL;
-    int64_t count;
-    bool there;
-    ML_TRY(ml_durable_find(path, &there));
-    if (!there) return ML_OK;
-    ML_TRY(ml_durable_read(path, largest_metrics, &bytes, &count));
-    int64_t keep = bytes_to_keep(bytes, count, step);
-    if (keep < count) ML_TRY(cut(path, keep));
-done:
-    ml_memory_free(bytes);
-    return st;
-}
+/* ---- what earlier starts wrote ------------------------------------------------------------- */
 
 ml_status metrics_cut(const run *r)
 {
     ml_status st = ML_OK;
-    const char *const names[] = {metrics_name, evaluations_name, saves_name,
-                                 csv_name,     samples_name,     trace_name};
+    const struct {
+        const char *name;
+        ml_metrics_lines lines;
+    } files[] = {{metrics_name, {.once = true, .every = 1}},
+                 {evaluations_name, {.once = true}},
+                 {saves_name, {.every = 0}},
+                 {csv_name, {.rows = true, .every = 1}},
+                 {samples_name, {.every = samples_every(r)}},
+                 {trace_name, {.every = r->config->trace ? 1 : 0}}};
     /* A run without a checkpoint begins anew, with an evaluation before the first step, too. */
     int64_t step = r->saved_step < 0 ? -1 : r->step;
     char path[ML_DURABLE_PATH];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, names[i]));
-        ML_TRY(ml_metrics_cut(path, step));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, files[i].name));
+        ML_TRY(ml_metrics_cut(path, &files[i].lines, step));
     }
 done:
     return st;

@@ -184,8 +184,13 @@ typedef struct run_figures {
 run_figures preference_figures(const ml_run_config *config, const double sums[PAIR_SUMS]);
 run_figures step_figures(const ml_run_config *config, const step_result *step);
 
+/* outputs.c: that nothing in run.dir stands in the way of what the run is going to write there, at
+ * its end as well: local, on world rank 0. ML_USAGE naming a link; ML_RESOURCE, or ML_USAGE of a
+ * directory, naming what is there. */
+ml_status outputs_check(const run *r) ML_NODISCARD;
+
 /* metrics.c: metrics.jsonl, evaluations.jsonl, saves.jsonl and metrics.csv, on rank 0; elsewhere
- * they do nothing. Lines of later steps than r->step go from all of them; on rank 0. */
+ * they do nothing. metrics_cut, on rank 0: what kept_lines.c does, to all files of lines. */
 ml_status metrics_cut(const run *r) ML_NODISCARD;
 ml_status metrics_open(run *r) ML_NODISCARD; /* appends; collective */
 void metrics_close(run *r);
@@ -224,6 +229,7 @@ void prometheus_close(run *r); /* says that no start goes on; nothing where none
 /* samples.c: the prompts, and room for them in the session, before the model is built: local; what
  * the model makes of them where the step asks for it: collective. Nothing without train.samples. */
 ml_status samples_prepare(run *r) ML_NODISCARD;
+int64_t samples_every(const run *r); /* 0: there are none */
 ml_status samples_where_due(run *r) ML_NODISCARD;
 
 /* summary.c */

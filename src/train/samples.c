@@ -9,6 +9,8 @@ static bool is_on(const run *r)
            r->config->train.samples.every > 0;
 }
 
+int64_t samples_every(const run *r) { return is_on(r) ? r->config->train.samples.every : 0; }
+
 ml_status samples_prepare(run *r)
 {
     session *s = &r->session;

@@ -443,17 +443,18 @@ static void metrics_are_cut_at_a_step(void **state)
     char path[128], read[256] = "";
     static const char kept[] = "{\"step\": 1, \"loss\": 2.5}\n{\"step\":2,\"x\":[1 ]}\n";
     snprintf(path, sizeof path, "%s/metrics.jsonl", f->dir);
-    assert_int_equal(ml_metrics_cut(path, 3), ML_OK);
+    const ml_metrics_lines lines = {.once = true, .every = 1};
+    assert_int_equal(ml_metrics_cut(path, &lines, 3), ML_OK);
     FILE *file = fopen(path, "w");
     fprintf(file, "%s{\"step\": 3}\n{\"step\": 4", kept);
     fclose(file);
-    assert_int_equal(ml_metrics_cut(path, 2), ML_OK);
+    assert_int_equal(ml_metrics_cut(path, &lines, 2), ML_OK);
     file = fopen(path, "r");
     size_t n = fread(read, 1, sizeof read - 1, file);
     fclose(file);
     assert_int_equal(n, strlen(kept));
     assert_string_equal(read, kept);
-    assert_int_equal(ml_metrics_cut(path, 0), ML_OK);
+    assert_int_equal(ml_metrics_cut(path, &lines, 0), ML_OK);
     assert_int_equal(truncate(path, 0), 0);
 }
 

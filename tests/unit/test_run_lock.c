@@ -242,7 +242,7 @@ static void what_is_no_file_is_refused(void **state)
 {
     (void)state;
     assert_int_equal(symlink("/etc/hostname", lock_path()), 0);
-    assert_int_equal(take(NULL), ML_RESOURCE);
+    assert_int_equal(take(NULL), ML_USAGE);
     assert_int_equal(unlink(lock_path()), 0);
     assert_int_equal(mkdir(lock_path(), 0777), 0);
     assert_int_equal(take(NULL), ML_RESOURCE);

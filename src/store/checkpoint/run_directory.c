@@ -18,21 +18,14 @@ static const char set_aside_name[] = "set-aside";
 
 /* run.dir may be a link, or lie behind one: that is the user's choice of a place. What is in it
  * may not lead out of it, since old checkpoints are deleted there. */
-static ml_status check_no_link(const char *path)
-{
-    struct stat info;
-    if (lstat(path, &info) || !S_ISLNK(info.st_mode)) return ML_OK;
-    return ml_fail(ML_USAGE,
-                   "%s: is a symbolic link, which would lead out of the run's directory; make "
-                   "run.dir itself the link, or remove it",
-                   path);
-}
-
 static ml_status open_here(ml_run_directory *run, bool fresh)
 {
     ml_status st = ML_OK;
-    ML_TRY(check_no_link(run->checkpoints));
+    char path[ML_DURABLE_PATH];
+    ML_TRY(ml_durable_check_own(run->checkpoints, true));
     ML_TRY(ml_durable_make_directories(run->checkpoints));
+    ML_TRY(ml_durable_path(path, "%s/%s", run->checkpoints, set_aside_name));
+    ML_TRY(ml_durable_check_own(path, true));
     ML_TRY(ml_lock_take(run));
     ML_TRY(ml_durable_clean(run->path));
     ML_TRY(ml_durable_clean(run->checkpoints));

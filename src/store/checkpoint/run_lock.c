@@ -281,6 +281,7 @@ ml_status ml_lock_take(ml_run_directory *run)
     char path[ML_DURABLE_PATH];
     int fd;
     ML_TRY(ml_durable_path(path, "%s/lock", run->path));
+    ML_TRY(ml_durable_check_own(path, false));
     do fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     while (fd < 0 && errno == EINTR);
     if (fd < 0) return ml_fail(ML_RESOURCE, "%s: cannot be created: %s", path, strerror(errno));
