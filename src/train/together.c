@@ -170,6 +170,18 @@ typedef struct outcome {
     bool *stop;
 } outcome;
 
+/* The end of a run's steps. Where a signal comes meanwhile the run is saved and stays with the
+ * others, who are to be saved as well. */
+static ml_status finish(run *r, bool *stop, bool *gone)
+{
+    ml_status st = run_finish(r);
+    *gone = st == ML_OK;
+    if (st != ML_STOPPED) return st;
+    ml_error_clear();
+    *stop = true;
+    return ML_OK;
+}
+
 /* After a step: what is due for run i, which may come to its end with it. */
 static ml_status go_on(group *g, int64_t i, void *of, bool *gone)
 {
@@ -181,12 +193,8 @@ static ml_status go_on(group *g, int64_t i, void *of, bool *gone)
     bool stops = false;
     if (failed->length > 0) return ml_fail(ML_NUMERIC, "%s", failed->data);
     st = run_after_step(r, result, &stops);
-    if (st == ML_OK && run_is_done(r)) {
-        st = run_finish(r);
-        *gone = st == ML_OK;
-    }
     *o->stop = *o->stop || stops;
-    return st;
+    return st == ML_OK && run_is_done(r) ? finish(r, o->stop, gone) : st;
 }
 
 static ml_status one_step(group *g, step_result *result, ml_text *failed, bool *stop)
@@ -213,22 +221,26 @@ static ml_status before_steps(group *g, int64_t i, void *of, bool *gone)
     return st;
 }
 
-/* A run whose steps were all done by an earlier start. */
+/* A run whose steps were all done by an earlier start; `of`: whether to stop. */
 static ml_status finish_done(group *g, int64_t i, void *of, bool *gone)
 {
-    (void)of;
-    *gone = run_is_done(g->active[i]);
-    return *gone ? run_finish(g->active[i]) : ML_OK;
+    return run_is_done(g->active[i]) ? finish(g->active[i], of, gone) : ML_OK;
 }
 
+/* Saves all of them, also where one cannot be saved, whose status and text are those of the job. */
 static ml_status stop_all(group *g)
 {
     ml_status st = ML_STOPPED;
+    ml_text why = {0};
     for (int64_t i = 0; i < g->actives; i++) {
         ml_together_choose(g->together, g->number[i]);
         ml_status own = run_stop(g->active[i]);
-        if (own != ML_STOPPED) st = own;
+        if (own == ML_STOPPED || st != ML_STOPPED) continue;
+        st = own;
+        if (ml_text_printf(&why, "%s", ml_error_text()) != ML_OK) break;
     }
+    if (why.length > 0) st = ml_fail(st, "%s", why.data);
+    ml_text_destroy(&why);
     return st;
 }
 
@@ -241,7 +253,7 @@ static ml_status steps(group *g)
     ML_NEW(result, g->count, ML_MEM_OTHER, "steps");
     ML_NEW(failed, g->count, ML_MEM_OTHER, "steps");
     ML_TRY(for_each(g, before_steps, &stop));
-    if (!stop) ML_TRY(for_each(g, finish_done, NULL));
+    if (!stop) ML_TRY(for_each(g, finish_done, &stop));
     while (g->actives > 0 && !stop) ML_TRY(one_step(g, result, failed, &stop));
     if (stop && g->actives > 0) ML_TRY(stop_all(g));
 done:

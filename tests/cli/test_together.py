@@ -3,6 +3,7 @@ they differ in everything that is their own; a signal stops all and the same com
 memory is as planned, with the frozen weights once; what cannot be together is refused before anything is written. compare trains so with --together."""
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -114,6 +115,27 @@ def check_signal(checks, folder):
     compare(checks, folder, "stopped and gone on with", where)
     again = harness.start("train", path)
     checks.that(again.returncode == 0 and again.stderr.count("finished at step") == len(RUNS), f"finished: exit {again.returncode}: {again.stderr}")
+
+
+def check_late_signal(checks, folder):
+    """A signal that comes while one run evaluates for the last time: it is saved, and so are the others, which have saved nothing before."""
+    where = f"{folder}/late"
+    harness.make_data(folder, [[(i * i + 3 * j) % 101 for j in range(60)] for i in range(4000)], "long")
+    only_at_the_end = {"train.save_every": 0, "train.eval_every": 0}
+    short = {**only_at_the_end, "train.steps": 1, "data.valid": f"{folder}/long.h5"}
+    for first in (True, False):
+        runs = {"short": short, "going": {**only_at_the_end, "train.steps": 100000}}
+        path = write(f"{folder}/together.yaml", folder, listed(where, runs if first else dict(reversed(runs.items()))))
+        process = subprocess.Popen(harness.command("train", path), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while process.poll() is None and not os.path.exists(f"{where}/short/checkpoints/step-00000001/MANIFEST.json"):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGUSR1)
+        _, said = process.communicate(timeout=60)
+        checks.that(process.returncode == STOPPED and said.count("mpilora train: stopped by a signal") == 1, f"a late signal: exit {process.returncode}: {said}")
+        checks.that(not os.path.exists(f"{where}/short/adapter.h5"), "the last evaluation was over before the signal came")
+        steps = harness.count_lines(f"{where}/going/metrics.jsonl")
+        checks.that(steps == 1 and os.path.exists(f"{where}/going/checkpoints/step-00000001/MANIFEST.json"), f"a late signal: {steps} steps of the other run, of which none is saved")
+        shutil.rmtree(where)
 
 
 def check_watched(checks, folder):
@@ -238,7 +260,7 @@ def main():
         harness.make_base(folder, MODEL, "fp32")
         harness.make_data(folder, [[(7 * j) % 101 for j in range(12)] + [(5 * i + 3 * j) % 101 for j in range(4 + i)] for i in range(12)])
         train_alone(folder)
-        for check in (check_grids, check_signal, check_watched, check_failure, check_first_failure, check_words, check_compare):
+        for check in (check_grids, check_signal, check_late_signal, check_watched, check_failure, check_first_failure, check_words, check_compare):
             check(checks, folder)
     checks.end()
 
