@@ -282,6 +282,24 @@ def check_refusals(folder, golden):
     refused("int4 groups", ("transform_config",), config=config("int4 groups", transform_config={"config_groups": {"u": {}}}))
     refused("int4 groups", ("ignore",), config=config("int4 groups", ignore=7))
     refused("int4 groups", ("no num_bits",), config=config("int4 groups", config_groups={"g": {"weights": {"num_bits": 8, "type": "int"}}}))
+    # what config.json says of groups, zeros and order, and the files have otherwise
+    def groups(name, *changes):
+        weights_ = golden[name]["config"]["config_groups"]["group_0"]["weights"]
+        return config(name, config_groups={str(i): {"weights": weights_ | change} for i, change in enumerate(changes)})
+
+    otherwise = "config_groups of quantization_config says otherwise"
+    for name, change, said in (("int4 groups", {"group_size": 48}, "32 columns"), ("int4 groups", {"strategy": "channel"}, "32 columns"), ("int4 groups", {"symmetric": False}, "no zeros"),
+                               ("int4 groups", {"actorder": "group"}, "no order"), ("int4 channel", {"strategy": "group", "group_size": 32}, "96 columns"), ("int8 bytes", {"symmetric": False}, "no zeros"),
+                               ("int8 groups with zeros", {"group_size": 32}, "48 columns"),
+                               ("int8 bytes", {"type": "float"}, "integers of 8 bits"), ("fp8 compressed channels", {"type": "int"}, "FP8 of 8 bits"), ("fp8 compressed channels", {"strategy": "group", "group_size": 32}, "96 columns")):  # fmt: skip
+        refused(name, (otherwise, said, "down_proj"), config=groups(name, change))
+    refused("int4 groups", ("group_size",), config=groups("int4 groups", {"group_size": "32"}))
+    refused("int4 groups", (otherwise,), config=groups("int4 groups", {"group_size": 48}, {"symmetric": False}))
+    for name, changes in (("int4 groups", ({"group_size": 48}, {})), ("int4 groups", ({"actorder": "weight"},)), ("int4 groups", ({"actorder": "group"}, {"symmetric": False}, {"actorder": "static"})),
+                          ("int8 groups with zeros", ({"symmetric": True},)), ("int4 channel", ({"strategy": "group", "group_size": 128},))):  # fmt: skip
+        models.write_model(f"{folder}/bad", golden[name], config=groups(name, *changes))
+        done = harness.start("import", f"{folder}/bad", f"{folder}/good.h5", "--dtype", "fp32")
+        checks.that(done.returncode == 0 and hashlib.sha256(weights(f"{folder}/good.h5", golden[name])[2]).hexdigest() == golden[name]["sha256"], f"{name}, {changes}: {done.stderr}")
     # an order of weights that a GPU wants; activations that are scaled
     refused("int8 bitsandbytes", ("weight_format is 2",), scale("int8 bitsandbytes", "weight_format", 0, 2))
     for name, (config_, parts, _) in check_formulas(folder).items():

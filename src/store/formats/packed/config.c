@@ -32,6 +32,9 @@ static const ml_json_key keys[] = {
     {WEIGHTS ".num_bits", INTEGER},
     {WEIGHTS ".type", TEXT},
     {WEIGHTS ".strategy", TEXT},
+    {WEIGHTS ".group_size", INTEGER},
+    {WEIGHTS ".symmetric", FLAG},
+    {WEIGHTS ".actorder", TEXT | ML_JSON_FLAG},
     {WEIGHTS ".block_structure", LIST},
     {WEIGHTS ".block_structure[]", ML_JSON_INTEGER},
     {"ignore", LIST},
@@ -107,6 +110,37 @@ static ml_status read_block(const json_t *sides, const char *key, packed_config 
     return ML_OK;
 }
 
+/* Columns under one scale; -1 where it is not said, or said by block_structure. */
+static int64_t group_of(const json_t *w)
+{
+    const char *strategy = text_of(w, "strategy", "group");
+    int64_t size = json_integer_value(json_object_get(w, "group_size"));
+    if (!strcmp(strategy, "channel") || !strcmp(strategy, "tensor")) return 0;
+    return !strcmp(strategy, "group") && size > 0 ? size : -1;
+}
+
+/* Each kind once. An order of columns that the packing has undone itself ("weight", "static") is
+ * none. */
+static ml_status add_kind(const json_t *w, bool whole, int64_t bits, packed_config *out)
+{
+    const char *order = text_of(w, "actorder", "");
+    const packed_kind kind = {.whole = whole,
+                              .bits = bits,
+                              .group = group_of(w),
+                              .zeros = json_is_false(json_object_get(w, "symmetric")),
+                              .ordered = !strcmp(order, "group") || !strcmp(order, "dynamic")};
+    for (int64_t i = 0; i < out->kinds; i++) {
+        const packed_kind *k = &out->kind[i];
+        if (k->whole == kind.whole && k->bits == bits && k->group == kind.group &&
+            k->zeros == kind.zeros && k->ordered == kind.ordered)
+            return ML_OK;
+    }
+    if (out->kinds == PACKED_KINDS)
+        return ml_fail(ML_INPUT, "config_groups: more than %d kinds of weights", PACKED_KINDS);
+    out->kind[out->kinds++] = kind;
+    return ML_OK;
+}
+
 static ml_status read_groups(const json_t *o, packed_config *out)
 {
     const char *name;
@@ -115,10 +149,12 @@ static ml_status read_groups(const json_t *o, packed_config *out)
     {
         const json_t *w = json_object_get(group, "weights");
         int64_t bits = json_integer_value(json_object_get(w, "num_bits"));
-        if (!strcmp(text_of(w, "type", "int"), "int") && bits >= 1 && bits <= 8)
-            out->widths |= 1U << bits;
-        ml_status st = read_block(json_object_get(w, "block_structure"),
-                                  "config_groups: block_structure", out);
+        bool whole = !strcmp(text_of(w, "type", "int"), "int");
+        if (whole && bits >= 1 && bits <= 8) out->widths |= 1U << bits;
+        ml_status st = bits > 0 ? add_kind(w, whole, bits, out) : ML_OK;
+        if (st != ML_OK) return st;
+        st = read_block(json_object_get(w, "block_structure"), "config_groups: block_structure",
+                        out);
         if (st != ML_OK) return st;
     }
     return ML_OK;

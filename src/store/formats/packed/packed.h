@@ -25,6 +25,15 @@ typedef enum packed_method {
     PACKED_MODELOPT
 } packed_method;
 
+/* What config_groups of compressed-tensors says of matrices of one kind. */
+typedef struct packed_kind {
+    bool whole; /* integers; else FP8 */
+    int64_t bits;
+    int64_t group; /* columns under one scale; 0: all of a row or of the matrix; -1: not said */
+    bool zeros, ordered;
+} packed_kind;
+enum { PACKED_KINDS = 16 };
+
 typedef struct packed_config {
     packed_method method;
     int64_t block_rows, block_cols; /* under one scale of FP8; 0: no such blocks */
@@ -32,6 +41,8 @@ typedef struct packed_config {
     unsigned widths;                /* bit b: there are integers of b bits */
     bool less_one;                  /* GPTQ's first version: zeros are stored less 1 */
     bool ordered;                   /* GPTQ: columns have an order, which must be there */
+    packed_kind kind[PACKED_KINDS]; /* compressed-tensors */
+    int64_t kinds;
 } packed_config;
 
 /* The value of "quantization_config". NULL, null and false: *out has PACKED_NONE. ML_INPUT naming
@@ -171,6 +182,11 @@ float packed_rounded(const packed_matrix *m, float weight);
 ml_status packed_read_before(packed_matrix *m) ML_NODISCARD;
 /* The order of columns, where the part is there and says anything. */
 ml_status packed_read_order(packed_matrix *m) ML_NODISCARD;
+/* That groups, zeros and order of an opened matrix of compressed-tensors are those of a kind of its
+ * bits that config_groups has; ML_INPUT where it has kinds, but none that fits: something of the
+ * matrix is missing, or its weights are others than the file means. */
+ml_status packed_expect_kind(const packed_matrix *m, const packed_config *config, bool whole,
+                             int bits) ML_NODISCARD;
 void packed_values_e4m3(float value[256]);
 void packed_values_int(int bits, float value[256]); /* of two's complement in a byte */
 ml_status packed_bad_scale(const packed_matrix *m, int64_t row, int64_t block) ML_NODISCARD;

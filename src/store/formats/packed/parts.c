@@ -99,6 +99,32 @@ ml_status packed_grid(packed_matrix *m, const char *types)
     return ML_OK;
 }
 
+static bool is_kind(const packed_matrix *m, const packed_kind *k)
+{
+    bool one = m->groups == 1, zeros = m->part[PACKED_ZEROS].entry,
+         ordered = m->part[PACKED_ORDER].entry;
+    bool fits = k->group < 0 || (k->group > 0 && m->group == k->group) ||
+                (one && (k->group == 0 || k->group > m->cols));
+    return fits && (zeros || !k->zeros) && (ordered || one || !k->ordered);
+}
+
+ml_status packed_expect_kind(const packed_matrix *m, const packed_config *config, bool whole,
+                             int bits)
+{
+    if (!config->kinds) return ML_OK;
+    for (int64_t i = 0; i < config->kinds; i++) {
+        const packed_kind *k = &config->kind[i];
+        if (k->whole == whole && k->bits == bits && is_kind(m, k)) return ML_OK;
+    }
+    return ml_fail(ML_INPUT,
+                   "%s: %s: the files have %" PRId64 " columns under one scale, %s zeros and %s "
+                   "order of columns; config_groups of quantization_config says otherwise of %s of "
+                   "%d bits (strategy, group_size, symmetric, actorder)",
+                   m->shards->directory, m->name, m->group,
+                   m->part[PACKED_ZEROS].entry ? "with" : "no",
+                   m->part[PACKED_ORDER].entry ? "an" : "no", whole ? "integers" : "FP8", bits);
+}
+
 /* ---- values -------------------------------------------------------------------------------- */
 
 ml_status packed_read(const packed_matrix *m, packed_part part, int64_t offset, int64_t bytes,

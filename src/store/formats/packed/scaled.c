@@ -59,6 +59,7 @@ static ml_status open_fp8(packed_matrix *m, const packed_config *config)
         ML_TRY(packed_expect(m, PACKED_SCALES, types, parts_of(m->rows, m->block_rows), m->groups));
     } else {
         ML_TRY(packed_grid(m, types));
+        ML_TRY(packed_expect_kind(m, config, false, 8));
         ML_TRY(packed_read_order(m));
     }
     packed_values_e4m3(m->value);
@@ -72,9 +73,9 @@ done:
 static ml_status open_int8(packed_matrix *m, const packed_config *config)
 {
     ml_status st = ML_OK;
-    (void)config;
     ML_TRY(packed_expect(m, PACKED_CODES, "I8", m->rows, m->cols));
     ML_TRY(packed_grid(m, PACKED_REALS));
+    ML_TRY(packed_expect_kind(m, config, true, 8));
     ML_TRY(packed_read_order(m));
     packed_values_int(8, m->value);
     packed_round_as_scales(m);

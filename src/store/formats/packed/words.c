@@ -80,6 +80,7 @@ static ml_status open_words(packed_matrix *m, const packed_config *config)
     if (m->part[PACKED_ZEROS].entry)
         ML_TRY(packed_expect(m, PACKED_ZEROS, "I32", words_of(m->bits, m->per_word, m->rows),
                              m->groups));
+    ML_TRY(packed_expect_kind(m, config, true, m->bits));
     ML_TRY(packed_read_order(m));
     packed_values_int(m->bits, m->value);
     packed_round_as_scales(m);
