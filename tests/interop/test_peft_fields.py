@@ -5,6 +5,7 @@ Lists of tokens that do not fit are refused, too."""
 import json
 import os
 import re
+import struct
 import sys
 import tempfile
 
@@ -34,12 +35,35 @@ def table():
     return {name: what for keys, what in rows for name in re.findall(r"`(\w+)`", keys)}
 
 
-def read(folder, model, fields):
+def read(folder, model, fields, more=None):
+    """more: tensors beside the adapter's own."""
     directory = tempfile.mkdtemp(dir=folder)
     case = variants.CASES[CASE]
     variants.write_adapter(f"{directory}/adapter", case)
+    if more:
+        path = f"{directory}/adapter/adapter_model.safetensors"
+        with open(path, "rb") as file:
+            size = struct.unpack("<Q", file.read(8))[0]
+            header, data = json.loads(file.read(size)), file.read()
+        header.pop("__metadata__", None)
+        own = {name: (entry["shape"], data[slice(*entry["data_offsets"])]) for name, entry in header.items()}
+        harness.write_safetensors(path, own | more)
     reference.write_json(f"{directory}/adapter/adapter_config.json", fields)
     return harness.start("export", "--format", "peft", "--base-name", "x", "--base", f"{folder}/{model}.h5", "--adapter", f"{directory}/adapter", f"{directory}/out")
+
+
+def check_saved(checks, folder, model, own):
+    """Modules that are saved whole: they have no factors though target_modules means them, and names are ends of paths, also within a word. DoRA on the embedding is refused."""
+    targets = own["target_modules"]
+    done = read(folder, model, own | {"target_modules": [*targets, "lm_head"], "modules_to_save": ["lm_head"], "trainable_token_indices": own["trainable_token_indices"]})
+    checks.that("lora_A is missing" not in done.stderr, f"a target that is saved whole: exit {done.returncode}, {done.stderr!r}")
+    done = read(folder, model, own | {"target_modules": ["embed_tokens"], "use_dora": True})
+    fine = done.returncode == 3 and "magnitudes of an embedding" in done.stderr and done.stderr.count("\n") == 1
+    checks.that(fine, f"DoRA on the embedding: exit {done.returncode}, {done.stderr!r}")
+    norm = "base_model.model.model.layers.1.input_layernorm.weight"
+    for name, code in (("norm", 0), ("layernorm", 0), ("layernor", 3)):
+        done = read(folder, model, own | {"modules_to_save": [name]}, {norm: ([48], struct.pack("<48f", *range(48)))})
+        checks.that(done.returncode == code and ("belongs to no module" in done.stderr) == (code == 3), f"modules_to_save {name}: exit {done.returncode}, {done.stderr!r}")
 
 
 def main():
@@ -54,6 +78,7 @@ def main():
         harness.mpilora("import", f"{folder}/{model}", f"{folder}/{model}.h5")
         done = read(folder, model, defaults | own)
         checks.that(done.returncode == 0 and "warning" not in done.stderr, f"defaults: exit {done.returncode}, {done.stderr}")
+        check_saved(checks, folder, model, defaults | own)
         for name in sorted(set(defaults) & set(rows)):
             done = read(folder, model, defaults | own | {name: [[0, 1]]})
             if rows[name].startswith("refused"):

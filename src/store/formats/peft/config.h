@@ -33,7 +33,9 @@ extern const ml_json_key ml_peft_name_keys[], ml_peft_lora_keys[], ml_peft_promp
 ml_status ml_peft_config_parse(ml_peft_config *out, const char *text, int64_t length) ML_NODISCARD;
 /* Whether a name is the whole path or its end behind a dot. */
 bool ml_peft_ends_with(const char *path, const char *name);
-/* The same, or of a module that the path is a part of ("classifier" of "classifier.dense"). */
+/* Whether modules_to_save means the path by this name: it is the end of the path, in PEFT also
+ * within a word ("norm" of "input_layernorm"), or of a module that the path is a part of
+ * ("classifier" of "classifier.dense"). */
 bool ml_peft_lies_in(const char *path, const char *name);
 
 /* ensure_weight_tying: what is said of an embedding or of the head that is tied to it is meant of

@@ -156,7 +156,7 @@ static ml_status read_pair(import *in, const ml_family_tensor *row, int64_t laye
     }
     if (in->config.dora) {
         ML_TRY(read_magnitudes(in, path, pair));
-        ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
+        if (layer >= 0) ML_TRY(reorder(in->spec, row, width_out, 1, pair->m));
     }
 done:
     return st;
@@ -192,6 +192,11 @@ static ml_status read_module(import *in, const ml_family_tensor *row, int64_t la
     ML_TRY(find_whether_wanted(in, row, layer, path, &wanted));
     if (!wanted) return ML_OK;
     bool embed = row->role == ML_ROLE_EMBED;
+    if (embed && in->config.dora)
+        return ml_fail(ML_INPUT,
+                       "%s: use_dora is true and target_modules means %s: magnitudes of an "
+                       "embedding are not supported (merge it into the base with PEFT first)",
+                       config_name, path);
     ML_TRY(find_factor(in, path, embed ? "lora_embedding_A" : "lora_A", &a));
     ML_TRY(find_factor(in, path, embed ? "lora_embedding_B" : "lora_B", &b));
     if (!a || !b)

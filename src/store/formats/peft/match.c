@@ -79,6 +79,36 @@ static bool layer_is_meant(const json_t *layers, int64_t layer)
     return json_array_size(layers) == 0;
 }
 
+static bool ends_in(const char *path, const char *name)
+{
+    size_t n = strlen(path), m = strlen(name);
+    return m > 0 && m <= n && !strcmp(path + n - m, name);
+}
+
+static bool lies_in(const char *path, const char *name, bool (*ends)(const char *, const char *))
+{
+    char part[256];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *dot = part; dot; dot = strrchr(part, '.')) {
+        if (*dot == '.') *dot = '\0';
+        if (ends(part, name)) return true;
+    }
+    return false;
+}
+
+bool ml_peft_lies_in(const char *path, const char *name) { return lies_in(path, name, ends_in); }
+
+/* Whether modules_to_save names the module, or one that it lies in, by whole words: such a module
+ * has no factors in PEFT. */
+static bool is_saved(const ml_peft_config *config, const char *path)
+{
+    const json_t *names = json_object_get(config->json, "modules_to_save");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (lies_in(path, json_string_value(json_array_get(names, i)), ml_peft_ends_with))
+            return true;
+    return false;
+}
+
 ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path, int64_t layer,
                                  bool *yes)
 {
@@ -95,20 +125,10 @@ ml_status ml_peft_config_targets(const ml_peft_config *config, const char *path,
         ML_TRY(list_or_expression("target_modules", targets, path, yes));
     if (excluded && !json_is_null(excluded))
         ML_TRY(list_or_expression("exclude_modules", excluded, path, &out));
+    out = out || is_saved(config, path);
     *yes = *yes && (in_layer || names_path(targets, path)) && !out;
 done:
     return st;
-}
-
-bool ml_peft_lies_in(const char *path, const char *name)
-{
-    char part[256];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *dot = part; dot; dot = strrchr(part, '.')) {
-        if (*dot == '.') *dot = '\0';
-        if (ml_peft_ends_with(part, name)) return true;
-    }
-    return false;
 }
 
 bool ml_peft_config_ties(const ml_peft_config *config)
