@@ -179,7 +179,12 @@ typedef struct ml_template_part {
 const ml_template_part *ml_tokenizer_template(const ml_tokenizer *tokenizer, bool pair,
                                               int64_t *count);
 
-/* The largest id + 1; the token that ends a text (−1: none); the one that goes before every text
+/* Appends the tokens that go before every text: the one of ml_tokenizer_begin_of_text, and those
+ * that the post-processor has behind it before the text (GLM-4 has [gMASK]<sop>). Shapes:
+ * [ids->count] grows. Ownership: borrows `tokenizer`. Local. Errors: ML_RESOURCE. */
+ml_status ml_tokenizer_begin(const ml_tokenizer *tokenizer, ml_ids *ids) ML_NODISCARD;
+
+/* The largest id + 1; the token that ends a text (−1: none); the first that goes before every text
  * (Llama-3; −1: nothing); whether an id, which may be out of range, is a special token.
  * Shapes: none.
  * Ownership: borrows `tokenizer`.

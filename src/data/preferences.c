@@ -84,10 +84,9 @@ static ml_status encode(ml_tokenize_job *job, const json_t *text, bool begins, b
                         ml_ids *out)
 {
     ml_status st = ML_OK;
-    int32_t begin = ml_tokenizer_begin_of_text(job->options->tokenizer),
-            end = ml_tokenizer_end_of_text(job->options->tokenizer);
+    int32_t end = ml_tokenizer_end_of_text(job->options->tokenizer);
     job->ids.count = 0;
-    if (begins && begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
+    if (begins) ML_TRY(ml_tokenizer_begin(job->options->tokenizer, &job->ids));
     ML_TRY(ml_tokenize_encode(job, json_string_value(text), (int64_t)json_string_length(text)));
     if (ends && end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
     for (int64_t i = 0; i < job->ids.count; i++) ML_TRY(ml_ids_add(out, job->ids.data[i]));

@@ -100,9 +100,8 @@ static ml_status take_part(void *self, ml_ahead_row *row)
     ml_status st = ML_OK;
     documents *d = self;
     ml_tokenize_job *job = d->job;
-    int32_t begin = ml_tokenizer_begin_of_text(job->options->tokenizer),
-            end = ml_tokenize_end(job->options->tokenizer);
-    if (row->begins && begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
+    int32_t end = ml_tokenize_end(job->options->tokenizer);
+    if (row->begins) ML_TRY(ml_tokenizer_begin(job->options->tokenizer, &job->ids));
     ML_TRY(ml_tokenize_encode(job, row->text, row->length));
     if (row->ends && end >= 0) ML_TRY(ml_ids_add(&job->ids, end));
     ML_TRY(emit_pieces(d, row->ends ? 0 : 2 * job->report->limit));

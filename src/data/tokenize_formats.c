@@ -22,9 +22,9 @@ static ml_status emit_pair(ml_tokenize_job *job, const char *prompt, int64_t pro
 {
     ml_status st = ML_OK;
     ml_tokenizer *t = job->options->tokenizer;
-    int32_t begin = ml_tokenizer_begin_of_text(t), end = ml_tokenize_end(t);
+    int32_t end = ml_tokenize_end(t);
     job->ids.count = 0;
-    if (begin >= 0) ML_TRY(ml_ids_add(&job->ids, begin));
+    ML_TRY(ml_tokenizer_begin(t, &job->ids));
     ML_TRY(ml_tokenize_encode(job, prompt, prompt_length));
     int64_t first_target = job->ids.count;
     ML_TRY(ml_tokenize_encode(job, completion, completion_length));

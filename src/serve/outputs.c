@@ -84,12 +84,17 @@ static ml_status add_prompt(outputs *o, int64_t i, const reading *r)
 {
     ml_status st = ML_OK;
     ml_ids *ids = &o->requests.prompt[i];
-    bool begins = r->token[0] == ml_tokenizer_begin_of_text(o->requests.tokenizer);
+    ml_ids first = {0};
+    ML_TRY(ml_tokenizer_begin(o->requests.tokenizer, &first));
+    const size_t bytes = (size_t)first.count * sizeof *first.data;
+    bool begins = first.count && first.count <= r->prompt && !memcmp(r->token, first.data, bytes);
+    int64_t at = begins ? first.count : 0;
     ML_NEW(ids->data, r->prompt, ML_MEM_OTHER, "a prompt");
     ids->count = ids->capacity = r->prompt;
     memcpy(ids->data, r->token, (size_t)r->prompt * sizeof *r->token);
-    st = add_string(o->requests.tokenizer, r->token + begins, r->prompt - begins, &o->prompt[i]);
+    st = add_string(o->requests.tokenizer, r->token + at, r->prompt - at, &o->prompt[i]);
 done:
+    ml_ids_destroy(&first);
     return st;
 }
 

@@ -132,11 +132,7 @@ ml_status requests_encode(requests *r, int64_t i, const char *text, bool special
 {
     ml_status st = ML_OK;
     ml_ids *ids = &r->prompt[i];
-    int32_t begin = ml_tokenizer_begin_of_text(r->tokenizer);
-    if (begin >= 0 && !whole) {
-        ML_TRY(make_room(ids, 1));
-        ids->data[ids->count++] = begin;
-    }
+    if (!whole) ML_TRY(ml_tokenizer_begin(r->tokenizer, ids));
     ML_TRY(ml_tokenizer_encode(r->tokenizer, text, (int64_t)strlen(text), specials, ids));
     if (ids->count == 0 && r->begin >= 0) {
         ML_TRY(make_room(ids, 1));

@@ -31,14 +31,12 @@ static ml_status read_tokens(const session *s, int64_t count, int32_t *token)
                        "a source that has one",
                        ml_base_path(s->base));
     ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
+    ML_TRY(ml_tokenizer_begin(tokenizer, &ids));
+    int64_t first = ids.count;
     ML_TRY(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids));
-    if (ids.count == 0)
+    if (ids.count == first)
         st = ml_fail(ML_USAGE, "method.prefix_text: has no token; give at least one word");
-    int32_t begin = ml_tokenizer_begin_of_text(tokenizer);
-    for (int64_t i = 0, first = begin >= 0; st == ML_OK && i < count; i++) {
-        int64_t at = i % (first + ids.count);
-        token[i] = at < first ? begin : ids.data[at - first];
-    }
+    for (int64_t i = 0; st == ML_OK && i < count; i++) token[i] = ids.data[i % ids.count];
 done:
     ml_ids_destroy(&ids);
     ml_tokenizer_destroy(tokenizer);

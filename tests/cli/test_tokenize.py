@@ -1,6 +1,7 @@
 """mpilora tokenize: report, formats and exit codes on the command line, and a real text where it is there."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -75,6 +76,23 @@ def test_files_of_others():
     run(*tokenize, "text.jsonl", "rows.h5", "--format", "text", says="as text")
 
 
+def test_beginnings():
+    """Every token that the post-processor has before a text goes before texts, prompts and pairs, as GLM-4's two."""
+    special = lambda name: {"SpecialToken": {"id": name, "type_id": 0}}
+    first = {"id": "A", "type_id": 0}
+    added = [{"id": i, "content": name, "special": True} for i, name in enumerate(("[g]", "<sop>"))]
+    tokens = {token["content"]: {"id": token["content"], "ids": [token["id"]], "tokens": [token["content"]]} for token in added}
+    post = {"type": "TemplateProcessing", "single": [special("[g]"), special("<sop>"), {"Sequence": first}], "pair": [{"Sequence": first}], "special_tokens": tokens}
+    model = {"type": "WordLevel", "vocab": {"[g]": 0, "<sop>": 1, "the": 2, "river": 3}, "unk_token": "the"}
+    os.mkdir("two")
+    write("two/tokenizer.json", json.dumps({"added_tokens": added, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": post, "model": model}))
+    make_base("two.h5", 401, "two")
+    rows = {"text": "the river river", "rows": '{"prompt": "the", "completion": "river river"}', "pairs": '{"prompt": "the", "chosen": "river river", "rejected": "the the"}'}
+    for name, row in rows.items():
+        write(f"{name}.in", row + "\n")
+        run("tokenize", "--base", "two.h5", f"{name}.in", "two-data.h5", says="2 sequences, 10 tokens" if name == "pairs" else "1 sequences, 5 tokens")
+
+
 def test_compressed():
     """The same data set as of the file itself, in one member or several; a damaged file is refused, and nothing is written."""
     write("plain.jsonl", "".join(f'{{"prompt": "the river {i}", "completion": " runs"}}\n' for i in range(3000)))
@@ -142,6 +160,7 @@ def main():
         make_base("bare.h5", 401)
         test_formats()
         test_files_of_others()
+        test_beginnings()
         test_compressed()
         test_refusals()
         test_real_text()

@@ -65,6 +65,63 @@ static void vocabulary_and_merges_files(void **state)
     ml_tokenizer_destroy(tokenizer);
 }
 
+/* Beside a tokenizer.json add_bos_token says nothing, as in transformers 5: its post-processor
+ * does, also where that is none. */
+static void a_post_processor_alone_begins_texts(void **state)
+{
+    (void)state;
+    static const char model[] =
+        "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"<s>\": 0, \"x\": 1}, \"unk_token\": "
+        "\"x\"}, \"added_tokens\": [{\"id\": 0, \"content\": \"<s>\", \"special\": true}]";
+    static const char post[] =
+        ", \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": "
+        "{\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], "
+        "\"pair\": [{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"special_tokens\": "
+        "{\"<s>\": "
+        "{\"id\": \"<s>\", \"ids\": [0], \"tokens\": [\"<s>\"]}}}";
+    static const char *const files[] = {"tokenizer_config.json", "config.json",
+                                        "generation_config.json"};
+    char text[1024];
+    for (int with = 0; with < 2; with++)
+        for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+            for (int said = 0; said < 2; said++) {
+                snprintf(text, sizeof text, "%s%s}", model, with ? post : "");
+                write_file("tokenizer.json", text);
+                snprintf(text, sizeof text, "{\"bos_token%s\": %s, \"add_bos_token\": %s}",
+                         i ? "_id" : "", i ? "0" : "\"<s>\"", said ? "true" : "false");
+                write_file(files[i], text);
+                ml_tokenizer *tokenizer = tokenizer_of(folder);
+                assert_int_equal(ml_tokenizer_begin_of_text(tokenizer), with ? 0 : -1);
+                ml_tokenizer_destroy(tokenizer);
+            }
+}
+
+/* GLM-4's post-processor has two tokens before a text: both go before one. */
+static void several_tokens_may_begin_a_text(void **state)
+{
+    (void)state;
+    static const char part[] = "{\"SpecialToken\": {\"id\": \"%s\", \"type_id\": 0}}, ";
+    char text[1024], first[80], second[80];
+    snprintf(first, sizeof first, part, "<s>");
+    snprintf(second, sizeof second, part, "<t>");
+    for (int many = 1; many <= 2; many++) {
+        snprintf(text, sizeof text,
+                 "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"<s>\": 0, \"<t>\": 1, \"x\": "
+                 "2}, \"unk_token\": \"x\"}, \"post_processor\": {\"type\": "
+                 "\"TemplateProcessing\", \"single\": [%s%s{\"Sequence\": {\"id\": \"A\", "
+                 "\"type_id\": 0}}], \"pair\": []}}",
+                 first, many > 1 ? second : "");
+        write_file("tokenizer.json", text);
+        ml_tokenizer *tokenizer = tokenizer_of(folder);
+        ml_ids ids = {0};
+        assert_int_equal(ml_tokenizer_begin(tokenizer, &ids), ML_OK);
+        assert_int_equal(ids.count, many);
+        for (int i = 0; i < many; i++) assert_int_equal(ids.data[i], i);
+        ml_ids_destroy(&ids);
+        ml_tokenizer_destroy(tokenizer);
+    }
+}
+
 /* An added token that is not special is found in any text, a special one only where it is asked
  * for; the longest of several is taken. */
 static void added_tokens_are_found_by_kind(void **state)
@@ -436,6 +493,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(vocabulary_and_merges_files, empty_folder),
+        cmocka_unit_test_teardown(a_post_processor_alone_begins_texts, empty_folder),
+        cmocka_unit_test_teardown(several_tokens_may_begin_a_text, empty_folder),
         cmocka_unit_test_teardown(added_tokens_are_found_by_kind, empty_folder),
         cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),
         cmocka_unit_test_teardown(unknown_kinds_are_refused, empty_folder),

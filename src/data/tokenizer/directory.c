@@ -157,7 +157,6 @@ const ml_json_key ml_token_id_keys[] = {
     {"bos_token_id", ML_JSON_INTEGER | ML_JSON_ARRAY | ML_JSON_NULL},
     {"eos_token_id[]", ML_JSON_INTEGER},
     {"bos_token_id[]", ML_JSON_INTEGER},
-    {"add_bos_token", ML_JSON_FLAG | ML_JSON_NULL},
     {NULL, 0},
 };
 
@@ -181,18 +180,26 @@ static ml_status read_configs(ml_directory *d)
     return ML_OK;
 }
 
+/* Whether texts begin with the token that is named for it. Of a tokenizer.json its post-processor
+ * says that alone: transformers 5 takes no heed of add_bos_token beside one. */
+static bool begins_texts(const ml_source *s, const ml_directory *d)
+{
+    const json_t *add = json_object_get(d->config[ML_CONFIG_TOKENIZER], "add_bos_token");
+    if (s->text.length) return false;
+    return json_is_boolean(add) ? json_is_true(add) : s->begin_is_usual;
+}
+
 static void settle_ends(ml_source *s, const ml_directory *d)
 {
     /* where nothing says what ends a text, the usual names do */
     static const char *const usual[] = {"<|endoftext|>", "<|end_of_text|>"};
-    bool begins = s->begin_is_usual;
+    bool begins = begins_texts(s, d);
     int64_t begin = -1;
     for (int i = 0; i < ML_CONFIG_FILES; i++) {
-        const json_t *config = d->config[i], *add = json_object_get(config, "add_bos_token");
+        const json_t *config = d->config[i];
         int64_t end = named_token(s, config, configs[i].end);
         if (end >= 0 && s->end < 0) s->end = end;
         if (begin < 0) begin = named_token(s, config, configs[i].begin);
-        if (json_is_boolean(add)) begins = json_is_true(add) || (begins && i > 0);
     }
     if (begin < 0) begin = s->bos;
     if (begins && s->begin < 0) s->begin = begin;

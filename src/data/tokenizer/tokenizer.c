@@ -330,6 +330,17 @@ int32_t ml_tokenizer_end_of_text(const ml_tokenizer *tokenizer) { return tokeniz
 int32_t ml_tokenizer_begin_of_text(const ml_tokenizer *tokenizer) { return tokenizer->begin; }
 int64_t ml_tokenizer_lost(const ml_tokenizer *tokenizer) { return tokenizer->lost; }
 
+ml_status ml_tokenizer_begin(const ml_tokenizer *tokenizer, ml_ids *ids)
+{
+    const ml_template *t = &tokenizer->postprocessor.single;
+    if (tokenizer->begin < 0) return ML_OK;
+    ml_status st = ml_ids_add(ids, tokenizer->begin);
+    bool templated = t->parts[0].id == tokenizer->begin;
+    for (int64_t i = 1; st == ML_OK && templated && i < t->count && t->parts[i].id >= 0; i++)
+        st = ml_ids_add(ids, t->parts[i].id);
+    return st;
+}
+
 bool ml_tokenizer_is_special(const ml_tokenizer *tokenizer, int32_t id)
 {
     return id >= 0 && id < tokenizer->vocabulary.size && tokenizer->vocabulary.tokens[id].special;
