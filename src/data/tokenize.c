@@ -106,10 +106,52 @@ static void summarise(const ml_tokenize_job *job)
 
 /* ---- the format ---------------------------------------------------------------------------- */
 
+/* Whether the file's name, but for that of its compression, ends in one of the words. */
+static bool is_named(const char *path, const char *const words[])
+{
+    static const char *const packed[] = {".gz", ".zst", NULL};
+    size_t length = strlen(path);
+    for (int i = 0; packed[i]; i++) {
+        size_t n = strlen(packed[i]);
+        if (length > n && !strncasecmp(path + length - n, packed[i], n)) {
+            length -= n;
+            break;
+        }
+    }
+    for (int i = 0; words[i]; i++) {
+        size_t n = strlen(words[i]);
+        if (length > n && !strncasecmp(path + length - n, words[i], n)) return true;
+    }
+    return false;
+}
+
 static bool is_named_json(const char *path)
 {
-    const char *end = strrchr(path, '.');
-    return end && (!strcasecmp(end, ".json") || !strcasecmp(end, ".jsonl"));
+    static const char *const words[] = {".json", ".jsonl", NULL};
+    return is_named(path, words);
+}
+
+/* What is plain text by none of its signs would be learnt with its commas, or as noise. */
+static ml_status check_is_text(const char *path, const ml_text *line)
+{
+    static const char *const tables[] = {".csv", ".tsv", NULL};
+    if (line->length >= 4 && !memcmp(line->data, "PAR1", 4))
+        return ml_fail(ML_INPUT,
+                       "%s: is a Parquet file; jobs/parquet_to_jsonl.py makes jsonl of it", path);
+    if (memchr(line->data, '\0', (size_t)line->length))
+        return ml_fail(
+            ML_INPUT,
+            "%s: is no text: there is a zero byte in it (for plain text all the same say "
+            "--format text)",
+            path);
+    if (is_named(path, tables))
+        return ml_fail(
+            ML_INPUT,
+            "%s: is a table by its name, and columns are not read: make a line of JSON of "
+            "each row (docs/data.md has the command), or say --format glue of a table of "
+            "GLUE, --format text of plain text",
+            path);
+    return ML_OK;
 }
 
 /* By the first row, which is given back. */
@@ -158,6 +200,7 @@ static ml_status guess(ml_tokenize_job *job)
                      "this name (for plain text say --format text)",
                      path, job->reader.number, line->data + blanks);
     } else {
+        ML_TRY(check_is_text(path, line));
         *format = strstr(line->data, "||") ? ML_FORMAT_E2E : ML_FORMAT_TEXT;
     }
 done:

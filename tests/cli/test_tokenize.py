@@ -76,6 +76,24 @@ def test_files_of_others():
     run(*tokenize, "text.jsonl", "rows.h5", "--format", "text", says="as text")
 
 
+def test_other_files():
+    """What is no plain text by its name or its bytes is not learnt as such, compressed or not, unless --format says text."""
+    tokenize = ["tokenize", "--base", "base.h5"]
+    table = "prompt,completion\nthe river, runs\n"
+    for name in ("rows.csv", "rows.TSV", "rows.csv.gz"):
+        with (gzip.open if name.endswith("gz") else open)(name, "wt") as file:
+            file.write(table)
+        run(*tokenize, name, "rows.h5", code=3, says=f"{name}: is a table by its name")
+        run(*tokenize, name, "rows.h5", "--format", "text", says="as text")
+    for name, data, says in (("rows.parquet", b"PAR1\x15\x04the", "parquet_to_jsonl.py"), ("rows.bin", b"the\0river\n", "zero byte")):
+        with open(name, "wb") as file:
+            file.write(data)
+        run(*tokenize, name, "rows.h5", code=3, says=says)
+    with gzip.open("text.json.gz", "wt") as file:
+        file.write("The river runs.\n")
+    run(*tokenize, "text.json.gz", "rows.h5", code=3, says="expected { or [")
+
+
 def test_beginnings():
     """Every token that the post-processor has before a text goes before texts, prompts and pairs, as GLM-4's two."""
     special = lambda name: {"SpecialToken": {"id": name, "type_id": 0}}
@@ -160,6 +178,7 @@ def main():
         make_base("bare.h5", 401)
         test_formats()
         test_files_of_others()
+        test_other_files()
         test_beginnings()
         test_compressed()
         test_refusals()
