@@ -111,6 +111,17 @@ def test_beginnings():
         run("tokenize", "--base", "two.h5", f"{name}.in", "two-data.h5", says="2 sequences, 10 tokens" if name == "pairs" else "1 sequences, 5 tokens")
 
 
+def test_other_ids():
+    """An added token whose id is not the next one behind the vocabulary, which is the id that `tokenizers` gives it, is said."""
+    for name, ids in (("next", (3, 4)), ("gap", (3, 5))):
+        added = [{"id": i, "content": f"<{i}>", "special": True} for i in ids]
+        os.mkdir(name)
+        write(f"{name}/tokenizer.json", json.dumps({"added_tokens": added, "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2}, "unk_token": "a"}}))
+        done = subprocess.run([MPILORA, "import", "--init", "random", "--config", "base.h5.yaml", "--tokenizer", name, f"{name}.h5"], text=True, capture_output=True)
+        said = 'added token "<5>" has the id 5' in done.stderr and "gives it 4" in done.stderr
+        assert done.returncode == 0 and said == (name == "gap"), done
+
+
 def test_compressed():
     """The same data set as of the file itself, in one member or several; a damaged file is refused, and nothing is written."""
     write("plain.jsonl", "".join(f'{{"prompt": "the river {i}", "completion": " runs"}}\n' for i in range(3000)))
@@ -180,6 +191,7 @@ def main():
         test_files_of_others()
         test_other_files()
         test_beginnings()
+        test_other_ids()
         test_compressed()
         test_refusals()
         test_real_text()

@@ -53,7 +53,7 @@ def check_tokenizer(checks, folder, file, config):
     settings = {"eos_token": "<end>", "chat_template": "{{ messages[0].content }}"}
 
     def write(size):
-        tokenizer = {"added_tokens": [{"id": size - 1, "content": "<end>", "special": True}], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+        tokenizer = {"added_tokens": [{"id": size - 1, "content": "<end>", "special": True}], "model": {"type": "WordLevel", "vocab": {f"w{i}": i for i in range(size - 1)}, "unk_token": "w0"},
                      "pre_tokenizer": {"type": "Whitespace"}}
         reference.write_json(f"{source}/tokenizer.json", tokenizer)
 

@@ -122,6 +122,39 @@ static void several_tokens_may_begin_a_text(void **state)
     }
 }
 
+static void expect_ids(const char *json, const char *text, const int32_t *wanted, int64_t count)
+{
+    ml_ids ids = {0};
+    write_file("tokenizer.json", json);
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    assert_int_equal(ml_tokenizer_encode(tokenizer, text, (int64_t)strlen(text), true, &ids),
+                     ML_OK);
+    assert_int_equal(ids.count, count);
+    assert_memory_equal(ids.data, wanted, (size_t)count * sizeof *wanted);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+}
+
+/* A character without a token leaves none, and what stands around it is merged, as `tokenizers`
+ * 0.23 has it. */
+static void neighbours_of_lost_characters_are_merged(void **state)
+{
+    (void)state;
+    expect_ids("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"t\": 0, \"h\": 1, \"e\": 2, \"he\": "
+               "3, \"the\": 4}, \"merges\": [\"h e\", \"t he\"]}}",
+               "t he tt", (const int32_t[]){4, 0, 0}, 3);
+}
+
+/* A blank that a token has taken with rstrip is no second one where that has lstrip, too. */
+static void blanks_are_taken_once(void **state)
+{
+    (void)state;
+    expect_ids("{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"x\": 0, \"\\n\": 1}, "
+               "\"unk_token\": \"x\"}, \"added_tokens\": [{\"id\": 1, \"content\": \"\\n\", "
+               "\"lstrip\": true, \"rstrip\": true, \"normalized\": false}]}",
+               "x\n \n\nx\n", (const int32_t[]){0, 1, 0, 1}, 4);
+}
+
 /* An added token that is not special is found in any text, a special one only where it is asked
  * for; the longest of several is taken. */
 static void added_tokens_are_found_by_kind(void **state)
@@ -495,6 +528,8 @@ int main(void)
         cmocka_unit_test_teardown(vocabulary_and_merges_files, empty_folder),
         cmocka_unit_test_teardown(a_post_processor_alone_begins_texts, empty_folder),
         cmocka_unit_test_teardown(several_tokens_may_begin_a_text, empty_folder),
+        cmocka_unit_test_teardown(neighbours_of_lost_characters_are_merged, empty_folder),
+        cmocka_unit_test_teardown(blanks_are_taken_once, empty_folder),
         cmocka_unit_test_teardown(added_tokens_are_found_by_kind, empty_folder),
         cmocka_unit_test_teardown(bad_vocabularies_are_refused, empty_folder),
         cmocka_unit_test_teardown(unknown_kinds_are_refused, empty_folder),

@@ -124,8 +124,9 @@ ml_status ml_added_find(const ml_added *added, const char *text, int64_t length,
         int64_t start = at, end = at + (token ? matched : 1);
         at = end;
         if (!token || (token->single_word && touches_word(text, length, start, end))) continue;
-        if (token->lstrip) start = start_of_blanks(text, length, done, start);
+        if (token->lstrip) start = ml_max(done, start_of_blanks(text, length, done, start));
         if (token->rstrip) end = end_of_blanks(text, length, end);
+        if (start >= end) continue; /* a blank that the token before has taken */
         if (done < start) ML_TRY(search->found(search->context, -1, text + done, start - done));
         ML_TRY(search->found(search->context, token->id, text + start, end - start));
         done = end;

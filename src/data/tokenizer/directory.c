@@ -91,6 +91,44 @@ static int64_t begin_of(const ml_source *s, const json_t *post)
     return name ? ml_source_find(s, name) : -1;
 }
 
+static bool has_piece(const json_t *pieces, const char *text)
+{
+    size_t i;
+    json_t *piece;
+    json_array_foreach(pieces, i, piece)
+    {
+        const char *one = json_string_value(json_array_get(piece, 0));
+        if (one && !strcmp(one, text)) return true;
+    }
+    return false;
+}
+
+/* `tokenizers` gives an added token that the model has not the next id behind the vocabulary and
+ * the added ones before it, whatever the file says. Ids here are the file's. */
+static void warn_of_other_ids(const json_t *root, const char *path)
+{
+    const json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+    json_int_t next =
+        (json_int_t)(json_is_array(vocab) ? json_array_size(vocab) : json_object_size(vocab));
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(root, "added_tokens"), i, one)
+    {
+        const char *text = json_string_value(json_object_get(one, "content"));
+        const json_t *id = json_object_get(one, "id");
+        if (!text || !json_is_integer(id) || json_object_get(vocab, text)) continue;
+        if (json_integer_value(id) == next) {
+            next++;
+        } else if (!has_piece(vocab, text)) {
+            ml_warn("%s: added token \"%.60s\" has the id %" JSON_INTEGER_FORMAT
+                    ", which is taken; `tokenizers` counts on behind the vocabulary and gives it "
+                    "%" JSON_INTEGER_FORMAT ", another row of the embedding",
+                    path, text, json_integer_value(id), next);
+            return;
+        }
+    }
+}
+
 static ml_status read_json(ml_source *s, const char *directory, bool *found)
 {
     ml_status st = ML_OK;
@@ -103,6 +141,7 @@ static ml_status read_json(ml_source *s, const char *directory, bool *found)
     ML_TRY(ml_durable_read(path.data, largest_file, &text, &length));
     ML_TRY(ml_json_read(&s->root, path.data, text, length));
     ML_TRY(ml_text_add(&s->text, text, length));
+    warn_of_other_ids(s->root, path.data);
     s->begin = begin_of(s, json_object_get(s->root, "post_processor"));
 done:
     ml_memory_free(text);

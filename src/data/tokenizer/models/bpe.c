@@ -305,20 +305,27 @@ static inline ml_status encode_word(ml_bpe *bpe, const char *word, int64_t lengt
     return encode_new_word(bpe, word, length, start, to);
 }
 
+static bool is_known(const ml_bpe *bpe, const char *bytes, int64_t length)
+{
+    int32_t id = ml_bpe_find(bpe, bytes, length);
+    return id >= 0 && id < bpe->vocabulary->size;
+}
+
 /* Whether two characters that no merge joins may be parted all the same: not where both are
- * unknown and become one token together. */
+ * unknown and become one token together, nor where one is unknown and leaves no token: its
+ * neighbours then stand beside each other. */
 static bool may_part(const ml_bpe *bpe, const char *piece, int64_t length, int64_t left,
                      int64_t right)
 {
     int size;
-    int64_t tokens = bpe->vocabulary->size;
-    if (bpe->options.unknown < 0 || !(bpe->options.fuse_unknown || bpe->options.characters))
+    bool drops = bpe->options.unknown < 0 && !bpe->options.characters;
+    if (!drops &&
+        (bpe->options.unknown < 0 || !(bpe->options.fuse_unknown || bpe->options.characters)))
         return true;
-    int32_t id = ml_bpe_find(bpe, piece + left, right - left);
-    if (id >= 0 && id < tokens) return true;
+    bool known = is_known(bpe, piece + left, right - left);
+    if (known != drops) return known;
     (void)ml_utf8_next(piece, length, right, &size);
-    id = ml_bpe_find(bpe, piece + right, size);
-    return id >= 0 && id < tokens;
+    return is_known(bpe, piece + right, size);
 }
 
 /* A piece of characters, word by word. */
