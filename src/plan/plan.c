@@ -71,6 +71,7 @@ static ml_status plan_all(ml_plan *out, const plan_job *j)
     const ml_run_config *c = &j->config[0];
     const plan_job alone = {1, c, j->source};
     for (int64_t i = 0; i < j->count; i++) {
+        ML_TRY(ml_session_check_replicas(&j->config[i], out->dp));
         ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
         ML_TRY(ml_stages_check(&j->source[i].spec, out->pp));
         ML_TRY(check_shares(&j->config[i], out->dp, &j->source[i]));

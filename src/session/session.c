@@ -5,15 +5,14 @@
 
 #include <inttypes.h>
 
-static ml_status check_batch(const session *s)
+ml_status ml_session_check_replicas(const ml_run_config *c, int dp)
 {
-    const ml_run_config *c = s->config;
-    if (c->batch.sequences >= ml_grid_dp(s->grid)) return ML_OK;
+    if (c->batch.sequences >= dp) return ML_OK;
     return ml_run_config_refuse(
         c, "batch.sequences",
         "%" PRId64
         " is less than the %d data-parallel replicas; give each replica at least one sequence",
-        c->batch.sequences, ml_grid_dp(s->grid));
+        c->batch.sequences, dp);
 }
 
 static ml_status open_masking(session *s)
@@ -67,7 +66,7 @@ ml_status ml_session_open(session *s, const ml_run_config *config, bool training
     ML_TRY(ml_grid_create_shape(&s->grid, ml_session_grid_shape(config)));
     if (config->wait_limit > 0.0)
         ML_TRY(ml_grid_agree(s->grid, ml_grid_limit_waits(s->grid, config->wait_limit)));
-    if (training) ML_TRY(check_batch(s));
+    if (training) ML_TRY(ml_session_check_replicas(config, ml_grid_dp(s->grid)));
     ML_TRY(ml_grid_agree(s->grid, open_base(s, training)));
     ML_TRY(ml_grid_agree(s->grid, check_rounding(s)));
     ML_TRY(find_data(s, training));
@@ -82,7 +81,7 @@ ml_status ml_session_open_beside(session *s, const ml_run_config *config, sessio
     const session *host = others[0];
     *s = (session){
         .config = config, .host = host, .grid = host->grid, .base = host->base, .spec = host->spec};
-    ML_TRY(check_batch(s));
+    ML_TRY(ml_session_check_replicas(config, ml_grid_dp(s->grid)));
     ML_TRY(ml_session_find_length(config, s->spec, 0, &s->max_len));
     ML_TRY(ml_grid_agree(s->grid, open_masking(s)));
     ml_session_share_data(s, others, count);

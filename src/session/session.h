@@ -167,6 +167,8 @@ ml_sampler_order ml_session_order_of(const ml_run_config *config, bool training)
  * data.max_len leaves no target, ML_INPUT where the base's context does. */
 ml_status ml_session_sample(const ml_run_config *config, const char *path, const ml_dataset *data,
                             int64_t max_len, bool training, ml_sampler **out) ML_NODISCARD;
+/* That each of `dp` replicas gets a sequence of every step. Local. ML_USAGE. */
+ml_status ml_session_check_replicas(const ml_run_config *config, int dp) ML_NODISCARD;
 /* That the weights allow what the method does with them: full trains none in blocks, and pissa,
  * which changes others, no copy that ranks share. `instead`: what the message tells to do in the
  * place of full, NULL: to import otherwise. Local. ML_USAGE. */

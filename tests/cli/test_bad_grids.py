@@ -79,8 +79,7 @@ def check_jobs(folder):
         config = configure(folder, base)
         for command in ("train", "eval") if "replica" not in what else ("train",):
             refused(f"{command}, {what}", harness.start(command, config, *words_of(sets), ranks=ranks if ranks > 1 else 0), text)
-        if "replica" not in what:
-            refused(f"plan, {what}", harness.start("plan", config, "--ranks", ranks, *words_of(sets)), text)
+        refused(f"plan, {what}", harness.start("plan", config, "--ranks", ranks, *words_of(sets)), text)
 
 
 def check_keys(folder):
@@ -98,6 +97,17 @@ def check_experiments(folder):
     refused("sweep", harness.start("sweep", "ranks", config, "--plan", "--set", "parallel.cp=4"), cut)
     refused("scale, stages", harness.start("scale", config, "--ranks", 4, "--set", "parallel.pp=3"), "expected multiples of parallel.tp 1 x parallel.pp 3 x parallel.cp 1; name the grids with --grid")
     refused("scale, tokens", harness.start("scale", config, "--grid", "1x1x1x4", "--steps", 1, "--repetitions", 1, "--out", f"{folder}/scaled"), cut, NO_ROW)
+    for what, sets, ranks, text in (("stages on one rank", ["parallel.pp=2"], 1, "--ranks 1: parallel.pp: 2 stages of tp 1 do not divide the 1 ranks"),
+                                    ("tp", ["parallel.tp=2"], 3, "--ranks 3: parallel.tp: 2 does not divide the 3 ranks"),
+                                    ("no replica's sequence", ["batch.sequences=1", "batch.micro=1"], 2, "less than the 2 data-parallel replicas")):
+        for command, *words in (["compare", "--methods", "lora"], ["sweep", "ranks"]):
+            first, *rest = words if command == "sweep" else ("", *words)
+            done = harness.start(command, *filter(None, [first]), config, *rest, "--ranks", ranks, "--out", f"{folder}/none", *words_of(sets))
+            refused(f"{command}, {what}", done, text)
+            checks.that("eval" not in done.stderr and not os.path.exists(f"{folder}/none"), f"{command}, {what}: something was begun: {done.stderr}")
+    done = harness.start("compare", config, "--methods", "lora", "--ranks", 3, "--out", f"{folder}/heads", "--set", "parallel.tp=3")
+    refused("compare, tp of no heads", done, "the base alone cannot be evaluated: exit code 2: ")
+    checks.that("mpilora eval" not in done.stderr and "choose 1, 2 or 4" in done.stderr, f"compare in the words of eval: {done.stderr}")
     refused("plan, ranks", harness.start("plan", config, "--ranks", 0), "--ranks: 0, expected 1 to 16777216")
     refused("plan, less than no ranks", harness.start("plan", config, "--ranks", -1), "--ranks: -1, expected 1 to 16777216")
 

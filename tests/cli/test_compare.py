@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 import tempfile
 
@@ -94,6 +95,11 @@ def check_words(checks, folder, path):
         ("a seed beyond 64 bits", ("--methods", "lora", "--seeds", "99999999999999999999"), "--seeds"),
         ("a value of the wrong type", ("--methods", "lora,full:optim.lr=x"), "full:optim.lr=x"),
         ("a key that is none", ("--methods", "lora:ranks=4"), "method.ranks"),
+        ("a key twice", ("--methods", "lora:rank=4:rank=5"), "method.rank stands there twice"),
+        ("a key twice, by both names", ("--methods", "lora:rank=4:method.rank=4"), "method.rank stands there twice"),
+        ("another method", ("--methods", "lora:name=full"), "method.name belongs to the comparison"),
+        ("a row's own place", ("--methods", "lora:run.dir=x"), "run.dir belongs to the comparison"),
+        ("a row's own seed", ("--methods", "lora:run.seed=2"), "run.seed belongs to the comparison"),
         ("no method", (), "--methods is missing"),
         ("no rank", ("--methods", "lora", "--ranks", "0"), "--ranks"),
     ):
@@ -103,6 +109,13 @@ def check_words(checks, folder, path):
     done = harness.start("compare", path, "--methods", "lora", "--out", f"{folder}/none", ranks=2)
     checks.that(done.returncode == 2 and "start it alone" in done.stderr, f"under mpirun: exit {done.returncode}: {done.stderr}")
     checks.that(not os.path.exists(f"{folder}/none"), "something was begun")
+    for name, command, words in (("compare.csv", "compare", ("--methods", "lora")), ("compare.h5", "compare", ("--methods", "lora")), ("scaling.h5", "scale", ("--ranks", "1")),
+                                 ("runs/base.log", "compare", ("--methods", "lora"))):
+        os.makedirs(f"{folder}/blocked/{name}")
+        done = harness.start(command, path, *words, "--out", f"{folder}/blocked")
+        checks.that(done.returncode == 4 and done.stderr.count("\n") == 1 and f"{folder}/blocked/{name}: is a directory" in done.stderr, f"{name} is a directory: {done.stderr}")
+        checks.that(sorted(os.listdir(f"{folder}/blocked/runs")) == (["base.log"] if "log" in name else []), f"{name} is a directory: something was begun")
+        shutil.rmtree(f"{folder}/blocked")
     configuration(folder)
     done = harness.start("compare", path, "--methods", "lora", "--out", f"{folder}/none")
     checks.that(done.returncode == 2 and "data.valid" in done.stderr, f"nothing to evaluate: exit {done.returncode}: {done.stderr}")

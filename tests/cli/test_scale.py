@@ -144,6 +144,7 @@ def check_failures(folder, config):
              (["--ranks", "3", "--set", "parallel.tp=3", "--repetitions", "1"], 3, "no run ended well")]
     for words, code, needle in cases:
         done = harness.start("scale", config, *words, "--out", f"{folder}/bad")
+        checks.that("scale: scale" not in done.stderr, f"{words}: the command is named twice: {done.stderr}")
         checks.that(done.returncode == code and needle in done.stderr, f"{words}: exit code {done.returncode}, expected {code}: {done.stderr}")
 
 

@@ -15,7 +15,7 @@ ml_status plan_print_object(json_t *o)
 {
     char *text = o ? ml_json_dump(o, JSON_INDENT(2)) : NULL;
     json_decref(o);
-    if (!text) return ml_fail(ML_RESOURCE, "plan: out of memory");
+    if (!text) return ml_fail(ML_RESOURCE, "out of memory: the plan as JSON");
     puts(text);
     free(text);
     return ML_OK;

@@ -220,14 +220,14 @@ static ml_status run(int argc, char **argv)
     char *function_text = NULL;
     ML_TRY(options_read(argc, argv, options, &g, 0, 1, &path, usage));
     if (path ? g.outputs || g.references : !g.outputs || !g.references)
-        return ml_fail(ML_USAGE,
-                       "score: one OUTPUTS.jsonl, or --outputs and --references; usage: %s", usage);
+        return ml_fail(ML_USAGE, "one OUTPUTS.jsonl, or --outputs and --references; usage: %s",
+                       usage);
     if (g.task) {
-        if (!path) return ml_fail(ML_USAGE, "score: --task needs PREDICTIONS.jsonl");
+        if (!path) return ml_fail(ML_USAGE, "--task needs PREDICTIONS.jsonl");
         return score_task(&(score_task_given){g.task, path, g.mismatched, g.positive, g.json});
     }
     if (g.mismatched || g.positive)
-        return ml_fail(ML_USAGE, "score: --mismatched and --positive go with --task");
+        return ml_fail(ML_USAGE, "--mismatched and --positive go with --task");
     ML_TRY(choose(g.metrics, &chosen));
     ML_TRY(path ? ml_score_set_read_jsonl(&set, path)
                 : ml_score_set_read_files(&set, g.outputs, g.references));

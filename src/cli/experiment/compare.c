@@ -53,6 +53,15 @@ static bool read_the_same(const ml_run_config *a, const ml_run_config *b)
     return same;
 }
 
+/* What every start of `train` on these ranks would end with. */
+static ml_status check_grid(const compare_options *o, const ml_run_config *c)
+{
+    const ml_grid_shape shape = {(int)c->parallel.tp, (int)c->parallel.cp, (int)c->parallel.pp};
+    ml_status st = ml_grid_check_shape((int)o->ranks, shape);
+    if (st != ML_OK) return ml_fail_within(st, "--ranks %" PRId64, o->ranks);
+    return ml_session_check_replicas(c, (int)(o->ranks / ml_run_config_replica_ranks(c)));
+}
+
 /* A row's weights can be trained by its method, and what is compared has exact gradients. */
 static ml_status check_row(const compare_options *o, const ml_run_config *own,
                            const compare_row *row)
@@ -65,6 +74,7 @@ static ml_status check_row(const compare_options *o, const ml_run_config *own,
         st = ml_run_config_refuse(&config, "loss.filter",
                                   "leaves out a part of the gradient that is another one for each "
                                   "method; compare and sweep need it off");
+    if (st == ML_OK) st = check_grid(o, &config);
     if (st == ML_OK) st = ml_base_open(&base, config.base);
     if (st == ML_OK) st = ml_session_check_method(&config, ml_base_spec(base), NULL);
     if (st == ML_OK && !read_the_same(own, &config)) st = check_data(base, &config);
@@ -95,11 +105,13 @@ ml_status compare_run_all(compare_options *o, const ml_run_config *config, compa
                      config->path);
         goto done;
     }
+    ML_TRY(check_grid(o, config));
     ML_TRY(check_own(config));
     for (int64_t i = 0; i < count; i++) ML_TRY(check_row(o, config, &rows[i]));
     ML_TRY(launch_find_program(o->program));
     ML_TRY(ml_durable_path(runs, "%s/runs", o->out));
     ML_TRY(ml_durable_make_directories(runs));
+    ML_TRY(table_check(o->out, "compare"));
     ML_TRY(compare_base(o));
     ML_TRY(run_rows(o, rows, count));
 done:

@@ -16,6 +16,25 @@ static size_t piece_length(const char *at, char separator)
     return n;
 }
 
+/* A row has each key once, and none that makes it the row that it is. */
+static ml_status check_key(const compare_row *row, const char *set, size_t length)
+{
+    static const char *const own[] = {"method.name", "run.dir", "run.seed", "runs"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (strlen(own[i]) == length && !memcmp(own[i], set, length))
+            return ml_fail(ML_USAGE,
+                           "--methods: %s: %s belongs to the comparison itself (the method's name, "
+                           "--out, --seeds, --together); leave it out",
+                           row->words, own[i]);
+    for (int i = 0; i < row->nsets; i++)
+        if (strcspn(row->set[i], "=") == length && !memcmp(row->set[i], set, length))
+            return ml_fail(ML_USAGE,
+                           "--methods: %s: %.*s stands there twice; give it once, or two methods "
+                           "with a comma between them",
+                           row->words, (int)length, set);
+    return ML_OK;
+}
+
 /* "rank=4" stands for "method.rank=4"; "base=other.h5" is the configuration's own key. */
 static ml_status add_set(compare_row *row, const char *at, size_t length)
 {
@@ -27,9 +46,11 @@ static ml_status add_set(compare_row *row, const char *at, size_t length)
         return ml_fail(ML_USAGE, "--methods: %s: more than %d keys", row->words, COMPARE_SETS);
     bool whole = memchr(at, '.', (size_t)(equals - at)) != NULL ||
                  (equals - at == 4 && !memcmp(at, "base", 4));
-    snprintf(row->set[row->nsets++], COMPARE_WORDS, "%s%.*s", whole ? "" : "method.", (int)length,
-             at);
-    return ML_OK;
+    char *set = row->set[row->nsets];
+    snprintf(set, COMPARE_WORDS, "%s%.*s", whole ? "" : "method.", (int)length, at);
+    ml_status st = check_key(row, set, strcspn(set, "="));
+    row->nsets++;
+    return st;
 }
 
 static ml_status read_row(compare_row *row, const char *at, size_t length)

@@ -74,7 +74,7 @@ static ml_status add_experiment(plan *p, const char *method, const int64_t grid[
 {
     int64_t dp = grid[DP], ranks = dp * grid[TP] * grid[PP] * grid[CP];
     if (p->count == SCALE_EXPERIMENTS)
-        return ml_fail(ML_USAGE, "scale: more than %d experiments", SCALE_EXPERIMENTS);
+        return ml_fail(ML_USAGE, "more than %d experiments", SCALE_EXPERIMENTS);
     if (p->first_dp == 0) p->first_dp = dp;
     int64_t sequences = p->config->batch.sequences;
     if (p->options->weak) sequences = ml_max(1, sequences * dp / p->first_dp);
@@ -216,9 +216,8 @@ done:
 static ml_status check(const scale_options *o, const words *w)
 {
     if (!w->ranks && !w->grid)
-        return ml_fail(ML_USAGE, "scale: --ranks or --grid is missing; usage: %s", usage);
-    if (o->weak && w->strong)
-        return ml_fail(ML_USAGE, "scale: --weak and --strong: give one of them");
+        return ml_fail(ML_USAGE, "--ranks or --grid is missing; usage: %s", usage);
+    if (o->weak && w->strong) return ml_fail(ML_USAGE, "--weak and --strong: give one of them");
     if (o->steps < 1 || o->steps > 1000000)
         return ml_fail(ML_USAGE, "--steps: %" PRId64 ", expected 1 to 1000000", o->steps);
     if (o->repetitions < 1 || o->repetitions > SCALE_REPETITIONS)
@@ -249,6 +248,7 @@ static ml_status experiment(plan *p, char *program)
     ML_TRY(ml_run_config_check_training(p->config));
     ML_TRY(ml_durable_path(runs, "%s/runs", p->options->out));
     ML_TRY(ml_durable_make_directories(runs));
+    ML_TRY(table_check(p->options->out, "scaling"));
     for (int64_t i = 0; i < p->count; i++) ML_TRY(scale_predict(p->options, &p->all[i]));
     ML_TRY(run_all(p));
     ML_TRY(scale_write(p->options, p->all, p->count));
@@ -256,8 +256,7 @@ static ml_status experiment(plan *p, char *program)
         ML_TRY(scale_print_json(p->options, p->all, p->count));
     else
         scale_print(p->options, p->all, p->count);
-    if (!any_done(p))
-        st = ml_fail(ML_INPUT, "scale: no run ended well; what each said is in %s", runs);
+    if (!any_done(p)) st = ml_fail(ML_INPUT, "no run ended well; what each said is in %s", runs);
 done:
     for (int64_t i = 0; p->all && i < p->count; i++) ml_memory_free(p->all[i].steps);
     ml_memory_free(p->all);

@@ -100,23 +100,38 @@ ml_status launch_run(const launch *c, const char *log, int64_t threads, int *cod
         return ml_fail(ML_USAGE, "the launcher and --set make more than %d words", LAUNCH_WORDS);
     posix_spawn_file_actions_t files;
     pid_t child;
-    int status = 0;
+    int status = 0, fd;
     char number[32];
+    ml_status st = ml_check_replaceable(log);
+    if (st != ML_OK) return st;
+    fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return ml_fail(ML_RESOURCE, "%s: cannot be written: %s", log, strerror(errno));
     snprintf(number, sizeof number, "%" PRId64, threads);
     setenv("OMP_NUM_THREADS", number, 1);
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, log, O_WRONLY | O_CREAT | O_TRUNC,
-                                     0666);
-    posix_spawn_file_actions_adddup2(&files, STDOUT_FILENO, STDERR_FILENO);
-    errno = posix_spawnp(&child, c->words[0], &files, NULL, c->words, environ);
+    posix_spawn_file_actions_adddup2(&files, fd, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&files, fd, STDERR_FILENO);
+    int error = posix_spawnp(&child, c->words[0], &files, NULL, c->words, environ);
     posix_spawn_file_actions_destroy(&files);
-    if (errno)
+    (void)close(fd);
+    if (error)
         return ml_fail(ML_USAGE, "%s cannot be started: %s; name another launcher with --launcher",
-                       c->words[0], strerror(errno));
+                       c->words[0], strerror(error));
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     *code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return ML_OK;
+}
+
+/* What an error of ours says behind the name of the command that failed, which is not the one that
+ * was started by hand. */
+static const char *without_command(const char *line)
+{
+    static const char begin[] = "mpilora ";
+    if (strncmp(line, begin, strlen(begin)) != 0) return line;
+    const char *end = line + strlen(begin);
+    end += strspn(end, "abcdefghijklmnopqrstuvwxyz");
+    return strncmp(end, ": ", 2) == 0 ? end + 2 : line;
 }
 
 void launch_explain(const char *log, int code, char text[LAUNCH_TEXT])
@@ -126,7 +141,8 @@ void launch_explain(const char *log, int code, char text[LAUNCH_TEXT])
     while (file && fgets(line, sizeof line, file))
         if (strstr(line, "mpilora") ||
             (!last[0] && line[strspn(line, "- \n")])) /* Open MPI begins with a line of dashes */
-            snprintf(last, sizeof last, "%.*s", (int)strcspn(line, "\n"), line);
+            snprintf(last, sizeof last, "%.*s", (int)strcspn(without_command(line), "\n"),
+                     without_command(line));
     if (file) fclose(file);
     snprintf(text, LAUNCH_TEXT, "exit code %d: %s", code, last);
 }

@@ -130,6 +130,18 @@ static ml_status write_file(const char *out, const char *name, const char *endin
     return st == ML_OK ? ml_durable_write(path, bytes, length, NULL) : st;
 }
 
+ml_status table_check(const char *out, const char *name)
+{
+    static const char *const endings[] = {"csv", "h5"};
+    char path[ML_DURABLE_PATH];
+    for (int i = 0; i < 2; i++) {
+        ml_status st = ml_durable_path(path, "%s/%s.%s", out, name, endings[i]);
+        if (st == ML_OK) st = ml_durable_may_write(path);
+        if (st != ML_OK) return st;
+    }
+    return ML_OK;
+}
+
 ml_status table_write_csv(const char *out, const char *name, const ml_text *csv)
 {
     return write_file(out, name, "csv", csv->data, csv->length);

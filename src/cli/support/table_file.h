@@ -66,6 +66,8 @@ json_t *table_json_number(double x); /* null where it is not finite */
 ml_status table_put_column(hid_t file, const char *name, int64_t rows, int64_t cols,
                            const double *values) ML_NODISCARD;
 json_t *table_json_spread(table_spread spread); /* {"median": …, "min": …, "max": …} */
+/* That both can be written there, before the runs whose results they hold. ML_RESOURCE. */
+ml_status table_check(const char *out, const char *name) ML_NODISCARD;
 /* OUT/NAME.csv and, finished, OUT/NAME.h5. */
 ml_status table_write_csv(const char *out, const char *name, const ml_text *csv) ML_NODISCARD;
 ml_status table_write_image(const char *out, const char *name, ml_image *image) ML_NODISCARD;
