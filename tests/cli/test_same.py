@@ -161,6 +161,32 @@ def check_more(folder):
     checks.that(compared(cut, older, 0)["checkpoint"]["same"] is None, "no checkpoints at all, and they are compared")
 
 
+def check_evaluations(folder):
+    """Those that both runs made; how often each makes them is its own affair."""
+    for name, every in (("often", 1), ("seldom", 2)):
+        harness.mpilora("train", configure(folder, name), "--set", f"data.valid={folder}/data.h5", "--set", f"train.eval_every={every}", "--set", "optim.schedule=constant")
+    often, seldom = f"{folder}/often", f"{folder}/seldom"
+    checks.that(compared(often, often, 0)["evaluations"]["steps"] == 4, "a run differs from itself")
+    for pair in ((often, seldom), (seldom, often)):
+        found = compared(*pair, 0)["evaluations"]
+        checks.that(found["same"] and found["steps"] == 2 and "2 more are of one run alone" in found["text"], f"{pair}: {found}")
+    other = copy(folder, "seldom", "other-evaluation")
+    with open(f"{other}/evaluations.jsonl") as file:
+        first, last = (json.loads(line) for line in file)
+    last["valid_loss"] += 1e-9
+    with open(f"{other}/evaluations.jsonl", "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in (first, last))
+    for a in (often, seldom):
+        differs("another evaluation", compared(a, other, 3)["evaluations"], step=4, key="valid_loss")
+    os.remove(f"{other}/evaluations.jsonl")
+    found = compared(often, other, 0)["evaluations"]
+    checks.that(found["same"] is None and f"only {often} has evaluations.jsonl" in found["text"], f"one has no evaluations: {found}")
+    with open(f"{other}/evaluations.jsonl", "w") as file:
+        file.write("no line\n")
+    done = harness.start("verify", "--same", often, other)
+    checks.that(done.returncode == 3 and f"{other}/evaluations.jsonl: a line is no JSON object" in done.stderr, f"garbage: {done.stderr}")
+
+
 def check_resumed(folder):
     """Another learning rate from step 3 on: the step's lr, and the gradients of the step after it."""
     harness.mpilora("train", configure(folder, "going"), "--set", "optim.schedule=constant", ranks=2)
@@ -227,6 +253,7 @@ def main():
         check_digests(folder)
         check_same(folder)
         check_more(folder)
+        check_evaluations(folder)
         check_resumed(folder)
         check_grids(folder)
         check_refused(folder)

@@ -54,7 +54,9 @@ static const option options[] = {
      "set its contents; neither grid nor folder has a part in it",
      NULL},
     {"--same", OPTION_FLAG, offsetof(given, same), NULL,
-     "compare two runs: the first step whose figures differ, with run.trace the first gradient and "
+     "compare two runs: the first step whose figures differ, and evaluation, with run.trace the "
+     "first "
+     "gradient and "
      "its rank, and the first tensor of the newest checkpoint that both have; what one has alone, "
      "as later steps or a newer checkpoint, is a difference, too",
      NULL},

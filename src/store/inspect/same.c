@@ -1,7 +1,8 @@
-/* Two runs beside each other: the first step whose figures differ, the first gradient that does
- * (same_trace.c), and the first tensor of the newest checkpoint that both have. A run that goes on
- * where the other ends is not the same as it, and neither is one that lacks the other's newest
- * checkpoint: what both have is compared, and what one has alone is named. */
+/* Two runs beside each other: the first step whose figures differ, the first evaluation and the
+ * first gradient that do (same_trace.c), and the first tensor of the newest checkpoint that both
+ * have. A run that goes on where the other ends is not the same as it, and neither is one that
+ * lacks the other's newest checkpoint: what both have is compared, and what one has alone is named.
+ */
 #include "store/inspect/same.h"
 
 #include <inttypes.h>
@@ -112,30 +113,38 @@ static void write_value(char *out, size_t size, const json_t *line, const char *
     free(text);
 }
 
-static ml_status add_other(json_t *list, const json_t *x, const json_t *y, const char *key)
+static ml_status add_other(json_t *list, const char *what, const json_t *x, const json_t *y,
+                           const char *key)
 {
     char in_a[64], in_b[64];
     json_int_t step = json_integer_value(json_object_get(x, "step"));
     write_value(in_a, sizeof in_a, x, key);
     write_value(in_b, sizeof in_b, y, key);
-    return same_add(list, "metrics", SAME_NO, json_pack("{s:I,s:s}", "step", step, "key", key),
+    return same_add(list, what, SAME_NO, json_pack("{s:I,s:s}", "step", step, "key", key),
                     "step %" JSON_INTEGER_FORMAT ": %s is %s and %s", step, key, in_a, in_b);
 }
 
-/* A run's metrics.jsonl while it is read. */
+/* A run's metrics.jsonl or evaluations.jsonl while it is read. */
 typedef struct figures {
-    const char *run, *at, *end;
+    const char *run, *name, *at, *end;
     char *text;   /* owned */
     json_t *line; /* owned; NULL at the end */
     int64_t step; /* of the newest line */
 } figures;
 
-static const char metrics_name[] = "metrics.jsonl";
+static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl";
 
+/* f->text NULL: it is not there. */
 static ml_status open_figures(figures *f)
 {
-    ml_status st = same_read_lines(f->run, metrics_name, &f->text, &f->end);
+    ml_status st = same_read_lines(f->run, f->name, &f->text, &f->end);
     f->at = f->text;
+    return st;
+}
+
+static ml_status open_metrics(figures *f)
+{
+    ml_status st = open_figures(f);
     if (st == ML_OK && !f->text)
         st = ml_fail(ML_INPUT, "%s/%s: is missing: not a run's directory", f->run, metrics_name);
     return st;
@@ -143,9 +152,16 @@ static ml_status open_figures(figures *f)
 
 static ml_status next_figures(figures *f)
 {
-    ml_status st = same_next_line(f->run, metrics_name, &f->at, f->end, &f->line);
+    ml_status st = same_next_line(f->run, f->name, &f->at, f->end, &f->line);
     if (f->line) f->step = json_integer_value(json_object_get(f->line, "step"));
     return st;
+}
+
+/* The first key that one line has otherwise than the other. */
+static const char *find_difference(const figures *x, const figures *y)
+{
+    const char *key = find_other(x->line, y->line);
+    return key ? key : find_other(y->line, x->line);
 }
 
 static void close_figures(figures *f)
@@ -179,21 +195,20 @@ done:
 static ml_status same_metrics(const char *a, const char *b, json_t *list)
 {
     ml_status st = ML_OK;
-    figures x = {.run = a}, y = {.run = b};
+    figures x = {.run = a, .name = metrics_name}, y = {.run = b, .name = metrics_name};
     const char *key = NULL;
     int64_t steps = 0;
-    ML_TRY(open_figures(&x));
-    ML_TRY(open_figures(&y));
+    ML_TRY(open_metrics(&x));
+    ML_TRY(open_metrics(&y));
     for (;; steps++) {
         ML_TRY(next_figures(&x));
         ML_TRY(next_figures(&y));
         if (!x.line || !y.line) break;
-        key = find_other(x.line, y.line);
-        if (!key) key = find_other(y.line, x.line);
+        key = find_difference(&x, &y);
         if (key) break;
     }
     if (key)
-        ML_TRY(add_other(list, x.line, y.line, key));
+        ML_TRY(add_other(list, "metrics", x.line, y.line, key));
     else if (steps == 0)
         st = ml_fail(ML_INPUT, "%s/%s: has no whole line: there is no step to compare",
                      x.line ? b : a, metrics_name);
@@ -202,6 +217,65 @@ static ml_status same_metrics(const char *a, const char *b, json_t *list)
     else
         ML_TRY(same_add(list, "metrics", SAME_YES, json_pack("{s:I}", "steps", (json_int_t)steps),
                         "%" PRId64 " steps are the same", steps));
+done:
+    close_figures(&x);
+    close_figures(&y);
+    return st;
+}
+
+/* ---- evaluations --------------------------------------------------------------------------- */
+
+/* To the first step that both have evaluated with another result; *steps and *alone: those before
+ * that both have, and those that only one has. */
+static ml_status compare_evaluations(figures *x, figures *y, const char **key, int64_t *steps,
+                                     int64_t *alone)
+{
+    ml_status st = ML_OK;
+    ML_TRY(next_figures(x));
+    ML_TRY(next_figures(y));
+    while (x->line || y->line) {
+        bool in_x = x->line && (!y->line || x->step <= y->step),
+             in_y = y->line && (!x->line || y->step <= x->step);
+        if (in_x && in_y) {
+            *key = find_difference(x, y);
+            if (*key) break;
+            ++*steps;
+        } else {
+            ++*alone;
+        }
+        if (in_x) ML_TRY(next_figures(x));
+        if (in_y) ML_TRY(next_figures(y));
+    }
+done:
+    return st;
+}
+
+/* Steps that only one has are no difference: how often a run evaluates changes nothing of it. */
+static ml_status same_evaluations(const char *a, const char *b, json_t *list)
+{
+    ml_status st = ML_OK;
+    static const char what[] = "evaluations";
+    figures x = {.run = a, .name = evaluations_name}, y = {.run = b, .name = evaluations_name};
+    const char *key = NULL;
+    int64_t steps = 0, alone = 0;
+    char rest[64] = "";
+    ML_TRY(open_figures(&x));
+    ML_TRY(open_figures(&y));
+    if (!x.text && !y.text) goto done;
+    if (!x.text || !y.text) {
+        st = same_add(list, what, SAME_UNKNOWN, NULL, "only %s has %s", x.text ? a : b,
+                      evaluations_name);
+        goto done;
+    }
+    ML_TRY(compare_evaluations(&x, &y, &key, &steps, &alone));
+    if (alone > 0) snprintf(rest, sizeof rest, "; %" PRId64 " more are of one run alone", alone);
+    if (key)
+        ML_TRY(add_other(list, what, x.line, y.line, key));
+    else if (steps == 0)
+        ML_TRY(same_add(list, what, SAME_UNKNOWN, NULL, "there is no step that both evaluated"));
+    else
+        ML_TRY(same_add(list, what, SAME_YES, json_pack("{s:I}", "steps", (json_int_t)steps),
+                        "%" PRId64 " evaluations are the same%s", steps, rest));
 done:
     close_figures(&x);
     close_figures(&y);
@@ -348,6 +422,7 @@ ml_status ml_same(const char *a, const char *b, ml_text *json, bool *same)
     char *text = NULL;
     json_t *o = NULL, *list = json_array();
     ML_TRY(same_metrics(a, b, list));
+    ML_TRY(same_evaluations(a, b, list));
     ML_TRY(same_traces(a, b, list));
     ML_TRY(same_checkpoints(a, b, list));
     *same = true;

@@ -1,4 +1,4 @@
-/* same: the three comparisons of two runs. An internal module. */
+/* same: the four comparisons of two runs. An internal module. */
 #ifndef MPILORA_STORE_INSPECT_SAME_H
 #define MPILORA_STORE_INSPECT_SAME_H
 
@@ -9,8 +9,8 @@
 /* Unknown: there was nothing to compare. */
 typedef enum same_answer { SAME_NO, SAME_YES, SAME_UNKNOWN } same_answer;
 
-/* One line: `what` was compared (metrics, trace, checkpoint), whether it is the same, and in words
- * what was found; fields of `about` (taken) are added to it. ML_RESOURCE. */
+/* One line: `what` was compared (metrics, evaluations, trace, checkpoint), whether it is the same,
+ * and in words what was found; fields of `about` (taken) are added to it. ML_RESOURCE. */
 ml_status same_add(json_t *list, const char *what, same_answer answer, json_t *about,
                    const char *format, ...) ML_PRINTF(5, 6) ML_NODISCARD;
 /* The fields that say which run alone has steps, and which; the caller's, NULL without memory. */
