@@ -191,6 +191,17 @@ def test_generate():
         found = [json.loads(line) for line in mpilora(*chat, "--prompts", "prompts.jsonl", "--max-new", "4", ranks=ranks).splitlines()]
         prompts = [line["prompt"] for line in found]
         check.that(prompts[:3] == [prompt] * 3 and prompts[3].endswith("And?<|im_end|>\n<|im_start|>assistant\n"), f"generate --chat --prompts, {ranks} ranks: {prompts}")
+    with open("more.jsonl", "w") as file:
+        for line in ({"prompt": "Hi", "adaptor": "x"}, {"prompt": "Hi", "source": 1, "completion": "x"}, {"prompt_ids": [1], "source": 2}):
+            file.write(json.dumps(line) + "\n")
+    with open("more-chats.jsonl", "w") as file:
+        for line in ({"messages": [said], "source": 1}, {"messages": [said], "tools": [], "chat_template_kwargs": {}, "adapter": None}):
+            file.write(json.dumps(line) + "\n")
+    for name, words, unread in (("more.jsonl", generate, '"adaptor", "source", "completion"'), ("more-chats.jsonl", chat, '"source"')):
+        for ranks in (0, 2):
+            done = start(*words, "--prompts", name, "--max-new", "1", ranks=ranks)
+            warned = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+            check.that(done.returncode == 0 and len(warned) == 1 and f"{name}: not read: {unread};" in warned[0], f"{name}, {ranks} ranks: exit {done.returncode}: {done.stderr}")
     with open("zero.jinja", "w") as file:
         file.write("{{ messages[0].content }}{{ '\\x00' }}")
     with open("prompts.jsonl", "a") as file:

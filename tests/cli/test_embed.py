@@ -143,6 +143,10 @@ def check_bad_input(checks, folder, texts):
     refuse(checks, "an empty text", 3, ["hole.jsonl:2", "empty"], "--base", base, f"{folder}/hole.jsonl", out)
     refuse(checks, "a number", 3, ["number.jsonl:1", "text"], "--base", base, f"{folder}/number.jsonl", out)
     refuse(checks, "broken", 3, ["broken.jsonl:1", "JSON"], "--base", base, f"{folder}/broken.jsonl", out)
+    done = harness.start("embed", "--base", base, f"{folder}/texts.jsonl", out, ranks=2)
+    warned = [line for line in done.stderr.splitlines() if "not read" in line]
+    checks.that(done.returncode == 0 and len(warned) == 1 and 'texts.jsonl: not read: "id";' in warned[0], f"a column beside the text: exit {done.returncode}: {done.stderr}")
+    os.remove(out)
     refuse(checks, "no file", 3, ["nowhere.txt"], "--base", base, f"{folder}/nowhere.txt", out)
     refuse(checks, "an unknown format", 2, ["out.csv", ".npy"], "--base", base, texts, f"{folder}/out.csv")
     refuse(checks, "an unknown pooling", 2, ["max", "mean, cls, last"], "--base", base, texts, out, "--pooling", "max")

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cli/support/unread.h"
 #include "io/json.h"
 #include "io/line_reader.h"
 #include "mpilora/grid.h"
@@ -172,6 +173,11 @@ static ml_status read_adapter(prompts *p, const json_t *line, const char *path, 
     return add_adapter(p, text, (int64_t)strlen(text), text);
 }
 
+static const char *const prompt_members[] = {"prompt", "prompt_ids", "adapter", NULL};
+static const char *const chat_members[] = {"prompt",   "prompt_ids",           "adapter",
+                                           "messages", "completion",           "conversations",
+                                           "tools",    "chat_template_kwargs", NULL};
+
 static ml_status read_line(prompts *p, const char *bytes, int64_t length, const char *path,
                            int64_t number)
 {
@@ -196,6 +202,7 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
                      path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
+    if (st == ML_OK) st = unread_note(&p->unread, line, p->chat ? chat_members : prompt_members);
     if (st == ML_OK && ids) {
         st = add_ids(p, ids, adapter, number);
         if (st != ML_OK) st = ml_fail_within(st, "%s:%" PRId64, path, number);
@@ -225,6 +232,11 @@ ml_status prompts_read(prompts *p, const char *path)
         st = ml_fail(ML_INPUT,
                      "%s: no prompt in it; expected lines {\"prompt\": \"…\", \"adapter\": \"…\"}",
                      path);
+    else
+        st = unread_warn(p->unread, path,
+                         p->chat
+                             ? "a conversation, or {\"prompt\": \"…\"}, with \"adapter\""
+                             : "{\"prompt\": \"…\", \"adapter\": \"…\"}, or with \"prompt_ids\"");
 done:
     ml_line_reader_close(&reader);
     ml_text_destroy(&text);
@@ -324,6 +336,7 @@ void prompts_destroy(prompts *p)
         ml_memory_free(p->adapters[i].name);
         ml_memory_free(p->adapters[i].path);
     }
+    json_decref(p->unread);
     ml_memory_free(p->items);
     ml_memory_free(p->texts);
     *p = (prompts){0};

@@ -2,6 +2,8 @@
 #ifndef MPILORA_CLI_SUPPORT_PROMPTS_H
 #define MPILORA_CLI_SUPPORT_PROMPTS_H
 
+#include <jansson.h>
+
 #include "cli/support/chat_template.h"
 #include "cli/support/options.h"
 #include "mpilora/generate.h"
@@ -17,6 +19,7 @@ typedef struct prompts {
     named_adapter adapters[OPTION_REPEATS];
     ml_prompt *items;
     char **texts;     /* [count] what the items' texts, or ids, point to */
+    json_t *unread;   /* names of members of a file's lines that say nothing here; owned */
     bool chat;        /* they are conversations as JSON: a text is what the user says */
     int32_t turn_end; /* the token that ends an answer; −1: none is known */
 } prompts;
@@ -25,9 +28,10 @@ typedef struct prompts {
 ml_status prompts_name_adapters(prompts *p, const option_list *words) ML_NODISCARD;
 /* Every text under every adapter, adapter by adapter; without adapters under the base alone. */
 ml_status prompts_add_texts(prompts *p, const option_list *texts) ML_NODISCARD;
-/* Lines {"prompt": …, "adapter": NAME}; "adapter": null is the base alone, without the member the
- * one adapter that was named, or the base. A name that was not given is the path of an adapter
- * that is there. ML_INPUT naming file and line. Collective over the world: rank 0 reads the file.
+/* Lines {"prompt": …, "adapter": NAME}, of which other members are named once; "adapter": null is
+ * the base alone, without the member the one adapter that was named, or the base. A name that was
+ * not given is the path of an adapter that is there. ML_INPUT naming file and line. Collective over
+ * the world: rank 0 reads the file.
  */
 ml_status prompts_read(prompts *p, const char *path) ML_NODISCARD;
 /* The conversations become the texts that a chat template makes of them, and turn_end is found.

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "cli/support/unread.h"
 #include "io/json.h"
 #include "io/line_reader.h"
 #include "mpilora/grid.h"
@@ -14,6 +15,7 @@ void texts_destroy(texts *t)
     for (int64_t i = 0; i < t->count; i++) ml_memory_free(t->text[i]);
     ml_memory_free(t->text);
     ml_memory_free(t->line);
+    json_decref(t->unread);
     *t = (texts){0};
 }
 
@@ -33,6 +35,7 @@ done:
 
 static ml_status add_json(texts *t, const ml_text *line, int64_t number)
 {
+    static const char *const read[] = {"text", NULL};
     json_error_t error;
     json_t *o;
     ml_status st = ml_json_parse(&o, line->data, line->length,
@@ -44,6 +47,7 @@ static ml_status add_json(texts *t, const ml_text *line, int64_t number)
         st = ml_fail(ML_INPUT, "expected {\"text\": \"…\"}");
     if (st == ML_OK)
         st = add(t, json_string_value(text), (int64_t)json_string_length(text), number);
+    if (st == ML_OK) st = unread_note(&t->unread, o, read);
     json_decref(o);
     return st;
 }
@@ -82,6 +86,8 @@ ml_status texts_read(texts *t, const char *path)
     if (t->count == 0)
         st = ml_fail(ML_INPUT, "%s: there is no text in it; expected %s", path,
                      json ? "lines {\"text\": \"…\"}" : "a text a line");
+    else
+        st = unread_warn(t->unread, path, "{\"text\": \"…\"}");
 done:
     ml_line_reader_close(&reader);
     ml_text_destroy(&all);
