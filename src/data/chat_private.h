@@ -7,6 +7,7 @@
 #define MPILORA_DATA_CHAT_PRIVATE_H
 
 #include <jansson.h>
+#include <pthread.h>
 
 #include "data/ahead.h"
 #include "data/tokenizer/models/model.h"
@@ -36,8 +37,18 @@ const char *ml_message_role(const json_t *message);
 
 /* ---- rendering ----------------------------------------------------------------------------- */
 
+/* What came of the first child of a template: where it does not start, others would not either. */
+typedef struct ml_chat_trial {
+    pthread_mutex_t mutex;
+    enum { ML_TRIAL_NONE, ML_TRIAL_GOOD, ML_TRIAL_FAILED } result;
+    ml_status status; /* of a failure, with its text */
+    char text[2048];
+} ml_chat_trial;
+
 typedef struct ml_chat_renderer {
     ml_child child;
+    ml_chat_trial *trial; /* of all renderers of the template; the first one's is owned */
+    bool owns_trial;
     char *setup;        /* what the child is told first */
     int64_t most_bytes; /* of an answer */
     ml_text frame;

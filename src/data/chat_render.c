@@ -24,21 +24,28 @@ static ml_status frame_of(json_t *value, char **out)
 ml_status ml_chat_renderer_copy(ml_chat_renderer *out, const ml_chat_renderer *of,
                                 int64_t most_bytes)
 {
-    *out = (ml_chat_renderer){.setup = strdup(of->setup), .most_bytes = most_bytes};
+    *out = (ml_chat_renderer){
+        .trial = of->trial, .setup = strdup(of->setup), .most_bytes = most_bytes};
     return out->setup ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: a chat template");
 }
 
 ml_status ml_chat_renderer_create(ml_chat_renderer *out, const ml_chat_options *o, const char *date,
                                   const json_t *tokens)
 {
+    ml_status st = ML_OK;
     *out = (ml_chat_renderer){.most_bytes = ANSWER_BYTES};
+    ML_NEW(out->trial, 1, ML_MEM_OTHER, "a chat template");
+    pthread_mutex_init(&out->trial->mutex, NULL);
+    out->owns_trial = true;
     json_t *setup = json_pack("{s:s, s:O, s:s, s:i, s:I, s:i}", "template", o->template_text,
                               "tokens", tokens, "now", date, "cpu_seconds", CPU_SECONDS,
                               "memory_bytes", (json_int_t)memory_bytes, "output_bytes", TEXT_BYTES);
     if (setup && o->tool_template_text)
         json_object_set_new(setup, "tool_template", json_string(o->tool_template_text));
     if (!setup) return ml_fail(ML_INPUT, "the chat template is not valid UTF-8");
-    return frame_of(setup, &out->setup);
+    st = frame_of(setup, &out->setup);
+done:
+    return st;
 }
 
 void ml_chat_renderer_destroy(ml_chat_renderer *r)
@@ -46,6 +53,10 @@ void ml_chat_renderer_destroy(ml_chat_renderer *r)
     ml_child_end(&r->child);
     ml_text_destroy(&r->frame);
     free(r->setup);
+    if (r->owns_trial) {
+        pthread_mutex_destroy(&r->trial->mutex);
+        ml_memory_free(r->trial);
+    }
     *r = (ml_chat_renderer){0};
 }
 
@@ -65,7 +76,7 @@ done:
     return st;
 }
 
-static ml_status start(ml_chat_renderer *r)
+static ml_status start_child(ml_chat_renderer *r)
 {
     ml_status st = ML_OK;
     json_t *answer = NULL;
@@ -90,6 +101,26 @@ done:
     json_decref(answer);
     if (st != ML_OK) ml_child_end(&r->child);
     return st;
+}
+
+/* The first child of all threads is started while the others wait for what comes of it, the rest
+ * beside each other. */
+static ml_status start(ml_chat_renderer *r)
+{
+    ml_status st = ML_OK;
+    ml_chat_trial *t = r->trial;
+    pthread_mutex_lock(&t->mutex);
+    bool first = t->result == ML_TRIAL_NONE;
+    if (first) {
+        st = start_child(r);
+        t->result = st == ML_OK ? ML_TRIAL_GOOD : ML_TRIAL_FAILED;
+        t->status = st;
+        if (st != ML_OK) snprintf(t->text, sizeof t->text, "%s", ml_error_text());
+    } else if (t->result == ML_TRIAL_FAILED) {
+        st = ml_fail(t->status, "%s", t->text);
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return first || st != ML_OK ? st : start_child(r);
 }
 
 static json_t *question_of(const ml_conversation *c, bool prompt, const ml_beginning *beginnings,

@@ -244,6 +244,14 @@ def test_refusals():
     tokenize({"messages": TALK}, "none.json", code=3, says="none.json: has no chat_template")
     tokenize({"messages": TALK}, code=2, says="python3-jinja2", env={"MPILORA_PYTHON": "no-such-python"})
     tokenize({"messages": TALK}, code=3, says="ended with code 1 and without an answer; does false -c 'import jinja2' run", env={"MPILORA_PYTHON": "false"})
+    with open("counted", "w") as file:
+        file.write("#!/bin/sh\necho >> starts\nexit 1\n")
+    os.chmod("counted", 0o755)
+    for threads in ("1", "3"):  # whose children would all fail alike
+        tokenize([{"messages": TALK}] * 20, code=3, says="ended with code 1", env={"MPILORA_PYTHON": "./counted", "OMP_NUM_THREADS": threads})
+        with open("starts") as file:
+            check.that(len(file.readlines()) == 1, f"{threads} threads start a template that fails again")
+        os.remove("starts")
     roles = TALK[:2] + TALK[3:]
     tokenize({"messages": roles}, "turns.json", code=3, says="fails at message 3 (user): line 8 of the template: Conversation roles must alternate")
 
