@@ -11,6 +11,7 @@
 #include "cli/support/endings.h"
 #include "cli/support/help.h"
 #include "cli/support/last_words.h"
+#include "cli/support/stack.h"
 #include "cli/support/waiting.h"
 #include "mpilora/grid.h"
 
@@ -146,10 +147,12 @@ int main(int argc, char **argv)
         return ML_USAGE;
     }
     const ml_command *command = commands_find(argv[1]);
-    if (command && command->parallel) waiting_settle(argv);
-    ml_status st = finish_output(!strcmp(argv[1], "--version")
-                                     ? version_print(argc == 3 && !strcmp(argv[2], "--json"))
-                                     : run(command, argc - 1, argv + 1));
+    ml_status st = stack_settle(argv);
+    if (st == ML_OK && command && command->parallel) waiting_settle(argv);
+    if (st == ML_OK)
+        st = finish_output(!strcmp(argv[1], "--version")
+                               ? version_print(argc == 3 && !strcmp(argv[2], "--json"))
+                               : run(command, argc - 1, argv + 1));
     if (st != ML_OK) print_error(command);
     ml_grid_stop();
 #ifdef MPILORA_CHECK_LEAKS

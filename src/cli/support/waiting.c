@@ -12,19 +12,16 @@
 #include <omp.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <sys/auxv.h>
-#include <unistd.h>
+
+#include "cli/support/again.h"
 
 static const char looks[] = "5000";
 
 /* By the user, or by ourselves before. */
 static bool is_said(void) { return getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"); }
 
-/* A program that the loader was told to start is not what /proc/self/exe names. */
-static bool can_start_again(void) { return getauxval(AT_BASE) != 0; }
-
 void waiting_settle(char **argv)
 {
-    if (is_said() || omp_get_max_threads() < 2 || !can_start_again()) return;
-    if (setenv("GOMP_SPINCOUNT", looks, 0) == 0) (void)execv("/proc/self/exe", argv);
+    if (is_said() || omp_get_max_threads() < 2) return;
+    if (setenv("GOMP_SPINCOUNT", looks, 0) == 0) again_start(argv);
 }
