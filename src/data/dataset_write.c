@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,7 +15,6 @@
 
 #include "data/dataset_write.h"
 #include "io/hdf5_work.h"
-#include "io/unfinished.h"
 
 /* No signal ends the process while the file has a name. */
 int ml_dataset_open_spool(const char *path)
@@ -47,15 +45,13 @@ ml_status ml_dataset_writer_create(ml_dataset_writer **out, const char *path, in
     w->filled_offsets = 1; /* the first sequence begins at 0 */
     ML_NEW(w->piece, PIECE, ML_MEM_OTHER, "a write buffer");
     ML_TRY(ml_check_replaceable(path));
-    ml_text name = {0};
-    st = ml_text_printf(&name, "%s.tmp-%ld", path, (long)getpid());
-    w->temporary = name.data;
     w->path = ml_memory_string(path);
-    if (st != ML_OK || !w->path) {
+    if (!w->path) {
         st = ML_RESOURCE;
         goto done;
     }
-    ml_unfinished_begin(w->temporary);
+    ML_TRY(ml_durable_temporary(w->temporary, path));
+    (void)unlink(w->temporary); /* left by a killed process that had this number */
     w->spool = ml_dataset_open_spool(path);
     w->offset_spool = ml_dataset_open_spool(path);
     if (w->spool < 0 || w->offset_spool < 0) {
@@ -74,15 +70,13 @@ void ml_dataset_writer_discard(ml_dataset_writer *w)
 {
     if (!w) return;
     if (w->out >= 0) close(w->out);
-    if (w->made) unlink(w->temporary);
-    if (w->temporary) ml_unfinished_end(w->temporary);
+    ml_durable_drop(w->temporary);
     if (w->spool >= 0) close(w->spool);
     if (w->offset_spool >= 0) close(w->offset_spool);
     ml_dataset_end_labels(&w->labels);
     ml_sha256_destroy(w->hash);
     ml_memory_free(w->piece);
     ml_memory_free(w->offsets);
-    ml_memory_free(w->temporary);
     ml_memory_free(w->path);
     ml_memory_free(w);
 }
@@ -325,11 +319,9 @@ static ml_status make_skeleton(ml_dataset_writer *w)
     ml_hdf5_begin(w->temporary);
     hid_t create = H5Pcreate(H5P_FILE_CREATE);
     hid_t file = -1;
-    bool there = access(w->temporary, F_OK) == 0; /* else HDF5 may make it and fail after that */
     if (create >= 0 && H5Pset_userblock(create, ML_SEAL_BYTES) >= 0 &&
         H5Pset_obj_track_times(create, false) >= 0)
         file = H5Fcreate(w->temporary, H5F_ACC_EXCL, create, H5P_DEFAULT);
-    w->made = file >= 0 || !there;
     bool good = file >= 0 && put_attributes(file, w) && put_parts(file, w);
     if (file >= 0 && H5Fclose(file) < 0) good = false;
     if (create >= 0) H5Pclose(create);
@@ -361,29 +353,13 @@ done:
     return st;
 }
 
-static ml_status sync_folder(const char *path)
-{
-    char *copy = ml_memory_string(path);
-    if (!copy) return ML_RESOURCE;
-    int folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    ml_memory_free(copy);
-    bool good = folder >= 0 && (fsync(folder) == 0 || errno == EINVAL);
-    int error = errno;
-    if (folder >= 0) close(folder);
-    return good
-               ? ML_OK
-               : ml_fail(ML_RESOURCE, "%s: its folder cannot be synced: %s", path, strerror(error));
-}
-
 static ml_status put_in_place(ml_dataset_writer *w)
 {
     if (fsync(w->out) != 0)
         return ml_fail(ML_RESOURCE, "%s: cannot be synced to disk: %s", w->path, strerror(errno));
-    if (rename(w->temporary, w->path) != 0)
-        return ml_fail(ML_RESOURCE, "%s: cannot be renamed to from %s: %s", w->path, w->temporary,
-                       strerror(errno));
-    w->made = false;
-    return sync_folder(w->path);
+    ml_status st = ml_durable_rename(w->temporary, w->path);
+    if (st == ML_OK) *w->temporary = '\0';
+    return st;
 }
 
 ml_status ml_dataset_writer_finish(ml_dataset_writer *w)

@@ -3,6 +3,7 @@
 #define MPILORA_DATA_DATASET_WRITE_H
 
 #include "data/dataset_private.h"
+#include "io/durable.h"
 #include "mpilora/data.h"
 
 enum { PIECE = 1 << 16, /* tokens */ METADATA_BYTES = 1 << 17 };
@@ -26,7 +27,7 @@ typedef struct label_spools {
 } label_spools;
 
 struct ml_dataset_writer {
-    char *path, *temporary;
+    char *path, temporary[ML_DURABLE_PATH]; /* dropped at the end, whatever is there */
     int64_t vocab, max_len, tokens, sequences;
     int64_t last; /* tokens of the sequence added last */
     char tokenizer_hash[ML_SHA256_HEX], content_hash[ML_SHA256_HEX];
@@ -40,7 +41,6 @@ struct ml_dataset_writer {
     int64_t related; /* 0: no row of several texts */
     label_spools labels;
     int out;         /* the temporary file; −1 before it is made */
-    bool made;       /* it is there and has to be removed */
     ml_sha256 *hash; /* of the content */
     int64_t written; /* where the next piece of `out` goes */
     extent part[PARTS];

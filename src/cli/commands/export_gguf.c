@@ -1,11 +1,8 @@
 /* mpilora export --format gguf: a base, an adapter, or both in one, as a file for llama.cpp. */
-#include <unistd.h>
-
 #include "cli/commands/export.h"
 #include "cli/support/block_options.h"
 #include "cli/support/chat_template.h"
 #include "io/durable.h"
-#include "io/unfinished.h"
 #include "mpilora/export.h"
 #include "mpilora/merge.h"
 
@@ -43,19 +40,18 @@ static ml_status export_merged(const export_request *request, const ml_block_for
     ml_adapter adapter = {0};
     ml_base *merged = NULL;
     ml_merge_result result;
-    char path[ML_DURABLE_PATH] = "";
+    char name[ML_DURABLE_PATH], path[ML_DURABLE_PATH] = "";
     ML_TRY(ml_export_gguf_check(request->base, request->out));
     ML_TRY(ml_adapter_read_for(&adapter, request->adapter, request->base));
-    ML_TRY(ml_durable_path(path, "%s.tmp-%ld.h5", request->out, (long)getpid()));
-    ml_unfinished_begin(path);
+    ML_TRY(ml_durable_path(name, "%s.merged", request->out));
+    ML_TRY(ml_durable_temporary(path, name));
     const ml_merge_options kept = {.plain = true, .dtype = ml_base_dtype(request->base)};
     ML_TRY(ml_merge(request->base, &adapter, NULL, &kept, path, &result));
     ML_TRY(ml_base_open(&merged, path));
     st = export_model(merged, request, type);
 done:
     ml_base_close(merged);
-    if (*path) (void)unlink(path);
-    ml_unfinished_end(path);
+    ml_durable_drop(path);
     ml_adapter_destroy(&adapter);
     return st;
 }
