@@ -88,6 +88,12 @@ void run_init(run *r, const ml_run_config *config, const ml_train_options *optio
     r->progress.evaluated_step = -1;
 }
 
+void run_take_settled(run *r)
+{
+    r->resolved = *r->session.config;
+    r->session.config = r->config;
+}
+
 ml_status run_open_directory(run *r, bool *found)
 {
     ml_status st = ML_OK;
@@ -153,8 +159,7 @@ static ml_status start(run *r)
     const char *product, *vector;
     ML_TRY(ml_run_config_check_training(r->config));
     ML_TRY(ml_session_open(s, r->config, true));
-    r->resolved.objective = s->config->objective; /* which the data may have chosen */
-    s->config = r->config;
+    run_take_settled(r);
     ML_TRY(ml_session_attach_method(s));
     ML_TRY(ml_grid_agree(s->grid, samples_prepare(r)));
     ML_TRY(run_open_directory(r, &found));

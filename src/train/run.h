@@ -76,6 +76,9 @@ typedef struct run {
  * where they give a status. run_open_directory: its files, and whether there is a checkpoint to go
  * on from; the method is attached. run_begin: values, files, table; the session is built. */
 void run_init(run *r, const ml_run_config *config, const ml_train_options *options);
+/* The session is open: its data may have chosen the objective, and with it what follows from that,
+ * as one sequence a micro-batch under numerics: grid. Local. */
+void run_take_settled(run *r);
 ml_status run_open_directory(run *r, bool *found) ML_NODISCARD;
 bool run_is_finished(const run *r); /* by an earlier start: there is nothing to do */
 ml_status run_begin(run *r, bool found) ML_NODISCARD;

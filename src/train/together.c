@@ -108,10 +108,7 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
     for (int64_t i = 1; i < g->count; i++)
         ML_TRY(of_run(&g->runs[i],
                       ml_session_open_beside(g->session[i], g->runs[i].config, g->session, i)));
-    for (int64_t i = 0; i < g->count; i++) { /* the data may have chosen it */
-        g->runs[i].resolved.objective = g->session[i]->config->objective;
-        g->session[i]->config = g->runs[i].config;
-    }
+    for (int64_t i = 0; i < g->count; i++) run_take_settled(&g->runs[i]);
     ML_TRY(ml_together_create(&g->together, g->count, g->session));
     for (int64_t i = 0; i < g->count; i++) {
         ML_TRY(

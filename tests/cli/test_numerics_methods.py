@@ -90,6 +90,7 @@ LABELS = [{"input_ids": ids(i, 8 + 3 * i), "label": i % 3} for i in range(13)]
 OBJECTIVES = {
     "dpo": ({"name": "dpo", "sft_weight": 0.5}, PAIRS), "simpo": ({"name": "simpo"}, PAIRS), "orpo": ({"name": "orpo"}, PAIRS), "reward": ({"name": "reward"}, PAIRS),
     "classify": ({"name": "classify"}, LABELS),
+    "what the data have": (None, LABELS), "what rows of texts have": (None, RELATED),
     # What compares over a whole step.
     "kto": ({"name": "kto", "undesirable_weight": 0.7}, PAIRS), "aot": ({"name": "dpo", "loss_type": ["sigmoid", "aot"], "loss_weights": [0.5, 1.0]}, PAIRS),
     "aot_unpaired": ({"name": "dpo", "loss_type": "aot_unpaired"}, PAIRS), "contrastive": ({"name": "contrastive"}, RELATED)}  # fmt: skip
@@ -104,7 +105,7 @@ def check_objectives(family):
             with open(f"{folder}/data.jsonl", "w") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
             harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
-            numerics.configure(folder, objective=objective)
+            numerics.configure(folder, **({"objective": objective} if objective else {}))
             check(folder, f"{family}, {name}", {**OTHERS, **AHEAD} if name in COMPARED else OTHERS)
 
 
