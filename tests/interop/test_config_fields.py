@@ -60,6 +60,14 @@ def check_family(checks, model, keys, rows, seen):
     checks.that(code == 0 and "no_such_key" in said and "nor_this" not in said and base == model.plain[2], f"{family}, an unknown key: exit {code}, {said!r}")
 
 
+def check_windows(checks, model):
+    """A window of no position is none that a model can have, and does not stand for no window."""
+    for value, code in ((0, 3), (-1, 3), (None, 0), (1, 0)):
+        done = model.read({"sliding_window": value} | ({"layer_types": ["full_attention"] * 3} if value is None else {}))
+        fine = done[0] == code and (not code or ("sliding_window" in done[1] and "expected at least 1, or null" in done[1] and done[1].count("\n") == 1))
+        checks.that(fine, f"sliding_window {value}: exit {done[0]}, {done[1]!r}")
+
+
 def check_key_heads(checks, model):
     """Falcon's new architecture without num_kv_heads has as many as heads; the tiny model's tensors have fewer."""
     heads, size = model.config["num_attention_heads"], model.config["hidden_size"]
@@ -83,6 +91,7 @@ def main():
             check_family(checks, model, sorted(known["every"] + known[family]), rows, seen)
         if not missing:
             check_key_heads(checks, Model(f"{folder}/again", "falcon-40b"))
+            check_windows(checks, Model(f"{folder}/again", "gemma2"))
     checks.end()
 
 

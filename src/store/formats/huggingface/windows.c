@@ -50,7 +50,7 @@ ml_status hf_windows_read(const json_t *o, const ml_window_keys *keys, ml_model_
     bool on = keys->on ? hf_get_bool(o, keys->on, false) : true;
     if (on && !json_is_null(size))
         ML_TRY(hf_get_int(o, keys->size, &keys->default_size, &s->window));
-    if (s->window < 0)
+    if (on && json_is_integer(size) && s->window < 1) /* 0 is no window: nothing would be seen */
         return ml_fail(ML_INPUT, "%s: %" PRId64 ", expected at least 1, or null", keys->size,
                        s->window);
     const json_t *types = keys->types ? json_object_get(o, keys->types) : NULL;
