@@ -36,6 +36,19 @@ def test_json():
     check_rates(result)
 
 
+def test_types():
+    run = bench("gemm", "--json", "--tokens", "20", "--rows", "64", "--cols", "256", "--dtype", "bf16,q8_0,q4_k")
+    assert run.returncode == 0, run.stderr
+    types = json.loads(run.stdout)["dtypes"]
+    assert [x["dtype"] for x in types] == ["bf16", "q8_0", "q4_k"], types
+    for x in types:
+        for direction in ("forward", "backward"):
+            assert x[direction + "_gflops"] > 0 and 0 < x[direction + "_ratio_min"] <= x[direction + "_ratio"] <= x[direction + "_ratio_max"], x
+    assert types[0]["forward_ratio_min"] == types[0]["backward_ratio_max"] == 1, types
+    run = bench("gemm", "--tokens", "20", "--rows", "64", "--cols", "256", "--dtype", "mxfp4")
+    assert run.returncode == 0 and "mxfp4" in run.stdout, run
+
+
 def test_table():
     run = bench("gemm", "--tokens", "8", "--rows", "16", "--cols", "16")
     assert run.returncode == 0 and "peak" in run.stdout and "blas" in run.stdout, run
@@ -43,6 +56,7 @@ def test_table():
 
 def test_bad_input():
     for words, expected in ((["gem"], "gemm"), (["gemm", "--rows", "0"], "--rows"), (["gemm", "--dtype", "fp16"], "fp16"),
+                            (["gemm", "--dtype", "bf16,"], "not one of"), (["gemm", "--dtype", "bf16,q4_k", "--cols", "700"], "256"), (["gemm", "--dtype", ",".join(["bf16"] * 17)], "16"),
                             (["attention", "--kv-heads", "5"], "--kv-heads"), (["attention", "--window", "-1"], "--window"), (["attention", "--head-dim", "257"], "256"),
                             (["gemm", "--rows", "16000000", "--cols", "16000000"], "too large"), (["gemm", "--row", "4"], "--rows"), ([], "usage")):
         run = bench(*words)

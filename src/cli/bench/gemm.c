@@ -3,28 +3,22 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "cli/bench/bench.h"
+#include "cli/bench/gemm.h"
+#include "cli/support/block_options.h"
 
 enum { PATHS_MOST = 8 };
 static const ml_kernels_effort whole = {.seconds = 2, .rounds = 5};
 static const double most_elements = 1e10;
 
-typedef struct gemm_options {
-    bool json;
-    int64_t tokens, rows, cols;
-    ml_dtype dtype;
-    const char *dtype_name;
-} gemm_options;
-
 static const char usage[] =
-    "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype bf16|fp32]";
+    "mpilora bench gemm [--json] [--tokens T] [--rows R] [--cols C] [--dtype TYPE,…]";
 
 static const option options[] = {
     {"--tokens", OPTION_INT, offsetof(gemm_options, tokens), "T", "rows of x", "2048"},
     {"--rows", OPTION_INT, offsetof(gemm_options, rows), "R", "outputs of the weight", "2304"},
     {"--cols", OPTION_INT, offsetof(gemm_options, cols), "C", "inputs of the weight", "768"},
-    {"--dtype", OPTION_TEXT, offsetof(gemm_options, dtype_name), "bf16|fp32", "of the weight",
-     "bf16"},
+    {"--dtype", OPTION_TEXT, offsetof(gemm_options, dtype_names), "TYPE,…",
+     "of the weight: bf16, fp32, q8_0, q4_k, …; several are measured in turn", "bf16"},
     {"--json", OPTION_FLAG, offsetof(gemm_options, json), NULL,
      "one JSON object on standard output", NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
@@ -64,9 +58,9 @@ static ml_status measure(const gemm_options *o)
 {
     ml_status st = ML_OK;
     gemm g = {.count = 0};
-    const ml_weight w = {NULL, o->dtype, o->rows, o->cols};
+    const ml_weight w = {NULL, o->dtypes[0], o->rows, o->cols};
     const ml_kernels_options options = {
-        .weight_dtype = o->dtype, .tokens = o->tokens, .shapes = &w, .nshapes = 1};
+        .weight_dtype = o->dtypes[0], .tokens = o->tokens, .shapes = &w, .nshapes = 1};
     ml_kernels_rate rates[PATHS_MOST];
     const ml_kernels *each[PATHS_MOST];
     char title[128];
@@ -79,14 +73,42 @@ static ml_status measure(const gemm_options *o)
     ML_TRY(ml_kernels_measure(&options, &whole, g.count, each, rates));
     peak = find_peak(peak, g.paths[0]);
     snprintf(title, sizeof title, "%" PRId64 " tokens × W[%" PRId64 ", %" PRId64 "] %s", o->tokens,
-             o->rows, o->cols, ml_dtype_name(o->dtype));
+             o->rows, o->cols, ml_dtype_name(o->dtypes[0]));
     bench_report_rates(o->json,
                        json_pack("{s:I, s:I, s:I, s:s}", "tokens", (json_int_t)o->tokens, "rows",
                                  (json_int_t)o->rows, "cols", (json_int_t)o->cols, "dtype",
-                                 ml_dtype_name(o->dtype)),
+                                 ml_dtype_name(o->dtypes[0])),
                        title, peak, g.paths[0], rates, g.count);
 done:
     for (int64_t p = 0; p < g.count; p++) ml_kernels_destroy(g.paths[p]);
+    return st;
+}
+
+static ml_status read_type(gemm_options *o, const char *word)
+{
+    if (o->ndtypes == GEMM_TYPES_MOST)
+        return ml_fail(ML_USAGE, "--dtype: \"%s\" has more than %d types", o->dtype_names,
+                       GEMM_TYPES_MOST);
+    ml_dtype *to = &o->dtypes[o->ndtypes++];
+    if (!strcmp(word, "bf16") || !strcmp(word, "fp32"))
+        return bench_check_dtype("--dtype", word, to);
+    const ml_block_format *format;
+    ml_status st = block_options_format("--dtype", word, "bf16, fp32, ", &format);
+    if (st == ML_OK) *to = format->dtype;
+    return st;
+}
+
+static ml_status read_types(gemm_options *o)
+{
+    ml_status st = ML_OK;
+    for (const char *at = o->dtype_names; st == ML_OK; at++) {
+        char word[32];
+        size_t length = strcspn(at, ",");
+        snprintf(word, sizeof word, "%.*s", (int)length, at);
+        st = read_type(o, word);
+        at += length;
+        if (!*at) break;
+    }
     return st;
 }
 
@@ -94,7 +116,7 @@ static ml_status run(int argc, char **argv)
 {
     gemm_options o = {0};
     ml_status st = options_read(argc, argv, options, &o, 0, 0, NULL, usage);
-    if (st == ML_OK) st = bench_check_dtype("--dtype", o.dtype_name, &o.dtype);
+    if (st == ML_OK) st = read_types(&o);
     const bench_size sizes[] = {{"--tokens", o.tokens, 1 << 24},
                                 {"--rows", o.rows, 1 << 24},
                                 {"--cols", o.cols, 1 << 24},
@@ -107,17 +129,19 @@ static ml_status run(int argc, char **argv)
                        "--tokens, --rows, --cols: a matrix of more than %.0f elements is too large "
                        "to be measured here",
                        most_elements);
-    return measure(&o);
+    return o.ndtypes > 1 || ml_dtype_is_block(o.dtypes[0]) ? gemm_compare_types(&o) : measure(&o);
 }
 
 const ml_command bench_gemm = {
     .name = "gemm",
     .summary = "products with a weight, by every path that the processor can run",
     .usage = usage,
-    .about = "T tokens times a weight of R outputs x C inputs, forward (x·Wᵀ) and backward (dy·W), "
-             "by every path that this processor can run. Each rate stands beside its share of the "
-             "fp32 multiply-add peak that the same run measures; the median of some rounds counts, "
-             "of the peak the largest.",
+    .about =
+        "T tokens times a weight of R outputs x C inputs, forward (x·Wᵀ) and backward (dy·W), "
+        "by every path that this processor can run. Each rate stands beside its share of the "
+        "fp32 multiply-add peak that the same run measures; the median of some rounds counts, "
+        "of the peak the largest. Of several types, or blocks, each is measured in turn beside "
+        "the first, by the path that a run would take.",
     .options = options,
     .run = run,
     .parallel = true,

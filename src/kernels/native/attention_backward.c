@@ -63,7 +63,7 @@ static float dot_with_blocks(int64_t h, const ml_attention_kept *kept, int64_t t
     const uint8_t *row = (const uint8_t *)kept->o + t * ml_dtype_bytes(kept->o_dtype, kept->ldo);
     for (int64_t at = 0; at < h; at += PART) {
         int64_t count = ml_min(PART, h - at);
-        ML_NATIVE(decode_run)(kept->o_dtype, row, first + at, count, o);
+        ML_NATIVE(decode_run)(kept->o_dtype, row, first + at, count, 0, o);
         ML_FOR_LANES(count, sum[l] = ml_fma(o[i], d_o[at + i], sum[l]));
     }
     return ml_sum_of_lanes(sum);

@@ -2,25 +2,46 @@
  * way into those of oneDNN's. */
 #include "kernels/native/blocks.h"
 
-ML_INLINE void decode_groups(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
-                             float *out)
+/* Weights [first, first + count) of a row, `together` of them at a time, which lie `apart` in
+ * `out`. What lies `ahead` bytes behind them comes from memory meanwhile. */
+ML_INLINE void decode_groups(const ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                             int64_t ahead, const int together, int64_t apart, float *out)
 {
     const int64_t groups = ml_block_groups(dtype), bytes = ml_block_bytes(dtype);
     ml_factors factors;
     for (int64_t g = first / ML_GROUP; g < (first + count) / ML_GROUP; g++) {
         ml_vector weights[ML_GROUP_VECTORS];
         const uint8_t *block = row + g / groups * bytes;
+        __builtin_prefetch(block + g % groups * bytes / groups + ahead);
         if (g % groups == 0 || g == first / ML_GROUP) ml_take_factors(dtype, block, &factors);
         ml_decode_group(dtype, block, (int)(g % groups), &factors, weights);
-        for (int v = 0; v < ML_GROUP_VECTORS; v++, out += ML_LANES)
-            *(ml_vector *)(void *)out = weights[v];
+        for (int i = 0; i < ML_GROUP; i += ML_LANES)
+            *(ml_vector *)(void *)(out + i / together * apart + i % together) =
+                weights[i / ML_LANES];
+        out += ML_GROUP / together * apart;
     }
 }
 
-void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
-                           float *out)
+ML_INLINE void spread_rows(const ml_dtype dtype, const uint8_t *row, int64_t row_bytes,
+                           int64_t rows, int64_t first, int64_t count, int64_t panel, float *out)
 {
-#define DECODE(constant) decode_groups(constant, row, first, count, out)
+    enum { ROWS_AHEAD = 8 };
+    for (int64_t l = 0; l < rows; l++, row += row_bytes, out += ML_PANEL)
+        decode_groups(dtype, row, first, count, ROWS_AHEAD * row_bytes, ML_PANEL, panel, out);
+}
+
+void ML_NATIVE(decode_spread)(ml_dtype dtype, const uint8_t *row, int64_t row_bytes, int64_t rows,
+                              int64_t first, int64_t count, int64_t panel, float *out)
+{
+#define SPREAD(constant) spread_rows(constant, row, row_bytes, rows, first, count, panel, out)
+    ML_FOR_BLOCK_FORMAT(dtype, SPREAD)
+#undef SPREAD
+}
+
+void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                           int64_t ahead, float *out)
+{
+#define DECODE(constant) decode_groups(constant, row, first, count, ahead, ML_GROUP, ML_GROUP, out)
     ML_FOR_BLOCK_FORMAT(dtype, DECODE)
 #undef DECODE
 }

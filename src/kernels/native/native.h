@@ -25,6 +25,7 @@ enum { ML_LANES = 8 };
 #else
 enum { ML_LANES = 4 };
 #endif
+enum { ML_PANEL = 2 * ML_LANES }; /* columns of a panel of packed weights */
 typedef float ml_vector __attribute__((vector_size(4 * ML_LANES), aligned(4), may_alias));
 
 #define ML_INLINE static inline __attribute__((always_inline))
@@ -207,9 +208,13 @@ void ML_NATIVE(native_exponentials)(ml_kernels *table);
 void ML_NATIVE(native_vectors)(ml_kernels *table);
 void ML_NATIVE(small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w,
                               float beta, float *y, int64_t ldy);
-/* decode.c: weights [first, first + count) of a row of blocks, whole groups of 32. */
+/* decode.c: weights [first, first + count) of a row of blocks, whole groups of 32. What lies
+ * `ahead` bytes behind them comes from memory meanwhile. */
 void ML_NATIVE(decode_run)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
-                           float *out);
+                           int64_t ahead, float *out);
+/* Of so many rows: into panels of the product's columns, [rows][columns], `panel` floats apart. */
+void ML_NATIVE(decode_spread)(ml_dtype dtype, const uint8_t *row, int64_t row_bytes, int64_t rows,
+                              int64_t first, int64_t count, int64_t panel, float *out);
 void ML_NATIVE(decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
                               uint16_t *out);
 #if defined(__AVX512F__) /* of processors with AVX-512 BF16 */

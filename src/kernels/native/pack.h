@@ -208,7 +208,8 @@ static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float 
             int64_t depth = ml_min(PIECE, p->depth - at);
             for (int64_t j = 0; j < n; j++) {
                 const uint8_t *row = p->rows + (lane + i + j) * p->row_bytes;
-                ML_NATIVE(decode_run)(p->dtype, row, p->first + at, depth, rows[j]);
+                ML_NATIVE(decode_run)
+                (p->dtype, row, p->first + at, depth, ROWS * p->row_bytes, rows[j]);
             }
             turn_lanes(ROWS, depth, (const char *)rows, (int64_t)sizeof rows[0], false,
                        to + at * TILE_COLUMNS + i, TILE_COLUMNS, 0);
@@ -216,21 +217,12 @@ static void turn_blocks(const block_part *p, int64_t lane, int64_t lanes, float 
     }
 }
 
-/* A row's lanes are decoded together and spread over the panels. */
-static void spread_blocks(const block_part *p, float *to)
-{
-    float row[ML_PRODUCT_COLUMNS] = {0};
-    for (int64_t l = 0; l < p->depth; l++, to += TILE_COLUMNS) {
-        ML_NATIVE(decode_run)(p->dtype, p->rows + l * p->row_bytes, p->first, p->lanes, row);
-        for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)
-            memcpy(to + j * p->panel, row + j, TILE_COLUMNS * sizeof *row);
-    }
-}
-
 static void pack_blocks(const block_part *p, float *to)
 {
     if (!p->turned) {
-        spread_blocks(p, to);
+        ML_NATIVE(decode_spread)
+        (p->dtype, p->rows, p->row_bytes, p->depth, p->first, p->lanes, p->panel * TILE_COLUMNS,
+         to);
         return;
     }
     for (int64_t j = 0; j < p->lanes; j += TILE_COLUMNS)

@@ -17,8 +17,8 @@ enum { TILE_ROWS = 12, AHEAD = false };
 enum { TILE_ROWS = 6, AHEAD = true };
 #endif
 enum {
-    TILE_VECTORS = 2,
-    TILE_COLUMNS = TILE_VECTORS * ML_LANES,
+    TILE_COLUMNS = ML_PANEL,
+    TILE_VECTORS = TILE_COLUMNS / ML_LANES,
     TILE_STEPS = 8, /* of the depth, one behind the other in the code */
     BLOCKS = ML_PRODUCT_DEPTH / ML_FILTER_COLUMNS /* of a sparse panel's depth */
 };
