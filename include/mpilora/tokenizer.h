@@ -180,8 +180,11 @@ const ml_template_part *ml_tokenizer_template(const ml_tokenizer *tokenizer, boo
                                               int64_t *count);
 
 /* Appends the tokens that go before every text: the one of ml_tokenizer_begin_of_text, and those
- * that the post-processor has behind it before the text (GLM-4 has [gMASK]<sop>). Shapes:
- * [ids->count] grows. Ownership: borrows `tokenizer`. Local. Errors: ML_RESOURCE. */
+ * that the post-processor has behind it before the text (GLM-4 has [gMASK]<sop>).
+ * Shapes: ids->id[ids->count], which grows.
+ * Ownership: `ids` is the caller's; `tokenizer` is borrowed.
+ * Local.
+ * Errors: ML_RESOURCE. */
 ml_status ml_tokenizer_begin(const ml_tokenizer *tokenizer, ml_ids *ids) ML_NODISCARD;
 
 /* The largest id + 1; the token that ends a text (−1: none); the first that goes before every text
