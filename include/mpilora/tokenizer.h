@@ -181,7 +181,7 @@ const ml_template_part *ml_tokenizer_template(const ml_tokenizer *tokenizer, boo
 
 /* Appends the tokens that go before every text: the one of ml_tokenizer_begin_of_text, and those
  * that the post-processor has behind it before the text (GLM-4 has [gMASK]<sop>).
- * Shapes: ids->id[ids->count], which grows.
+ * Shapes: ids->data[ids->count], which grows.
  * Ownership: `ids` is the caller's; `tokenizer` is borrowed.
  * Local.
  * Errors: ML_RESOURCE. */
