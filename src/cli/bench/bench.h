@@ -62,6 +62,9 @@ ml_status bench_new_floats(float **out, int64_t n,
 bool bench_speaks(void);              /* world rank 0 */
 void bench_print_json(json_t *facts); /* consumed; on world rank 0 alone */
 
+/* "DIRECTION_FIGURE", the median, and with "_min" and "_max" behind it. */
+void bench_put_spread(json_t *object, const char *direction, const char *figure,
+                      const ml_kernels_spread *spread);
 /* `facts`: what was measured; consumed. */
 void bench_report_rates(bool json, json_t *facts, const char *title, double peak,
                         const ml_kernels *k, const ml_kernels_rate *rates, int64_t count);

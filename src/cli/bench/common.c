@@ -96,22 +96,28 @@ void bench_print_json(json_t *facts)
     json_decref(facts);
 }
 
+void bench_put_spread(json_t *object, const char *direction, const char *figure,
+                      const ml_kernels_spread *spread)
+{
+    const struct {
+        const char *ending;
+        double value;
+    } values[] = {{"", spread->median}, {"_min", spread->least}, {"_max", spread->most}};
+    for (int i = 0; i < 3; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%s_%s%s", direction, figure, values[i].ending);
+        json_object_set_new(object, key, json_real(values[i].value));
+    }
+}
+
 /* A direction's median, its spread, and what the median is of the peak. */
 static void put_rate(json_t *object, const char *direction, const ml_kernels_spread *rate,
                      double peak)
 {
-    const struct {
-        const char *name;
-        double value;
-    } figures[] = {{"gflops", rate->median},
-                   {"gflops_min", rate->least},
-                   {"gflops_max", rate->most},
-                   {"share", rate->median / peak}};
-    for (int i = 0; i < 4; i++) {
-        char key[32];
-        snprintf(key, sizeof key, "%s_%s", direction, figures[i].name);
-        json_object_set_new(object, key, json_real(figures[i].value));
-    }
+    char share[32];
+    bench_put_spread(object, direction, "gflops", rate);
+    snprintf(share, sizeof share, "%s_share", direction);
+    json_object_set_new(object, share, json_real(rate->median / peak));
 }
 
 static json_t *rate_objects(double peak, const ml_kernels_rate *rates, int64_t count)

@@ -1,4 +1,4 @@
-/* The options of `mpilora bench gemm`, and its two measurements. */
+/* The options of `mpilora bench gemm`, and its measurement of several types. */
 #ifndef MPILORA_CLI_BENCH_GEMM_H
 #define MPILORA_CLI_BENCH_GEMM_H
 

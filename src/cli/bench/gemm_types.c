@@ -2,11 +2,11 @@
  * format of blocks costs is a few parts in a hundred, less than a machine drifts within a minute,
  * so only ratios of one turn count. */
 #include <inttypes.h>
-#include <math.h>
 
 #include "cli/bench/gemm.h"
 
 enum { TURNS = 15, DIRECTIONS = 2 };
+static const char *const directions[DIRECTIONS] = {"forward", "backward"};
 
 /* One of the types. */
 typedef struct side {
@@ -14,7 +14,8 @@ typedef struct side {
     ml_weight w;
     ml_kernels_options options;
     ml_kernels *kernels;
-    bench_times rate[DIRECTIONS], ratio[DIRECTIONS]; /* GF/s, and to those of the first type */
+    bench_times seconds[DIRECTIONS]; /* of a GFLOP */
+    bench_times share[DIRECTIONS];   /* of them to those of the first type in the same turn */
 } side;
 
 static ml_status prepare(const gemm_options *o, side *s)
@@ -38,72 +39,58 @@ static ml_status take_turn(side *sides, int64_t count, int turn)
         side *s = &sides[turn % 2 ? count - 1 - i : i];
         const ml_kernels *table = s->kernels;
         ML_TRY(ml_kernels_measure(&s->options, &once, 1, &table, &rate));
-        bench_add(&s->rate[0], rate.forward.median);
-        bench_add(&s->rate[1], rate.backward.median);
+        bench_add(&s->seconds[0], 1 / rate.forward.median);
+        bench_add(&s->seconds[1], 1 / rate.backward.median);
     }
     for (int64_t i = 0; i < count; i++)
         for (int d = 0; d < DIRECTIONS; d++)
-            bench_add(&sides[i].ratio[d],
-                      sides[i].rate[d].values[turn] / sides[0].rate[d].values[turn]);
+            bench_add(&sides[i].share[d],
+                      sides[i].seconds[d].values[turn] / sides[0].seconds[d].values[turn]);
 done:
     return st;
 }
 
 static json_t *side_object(const side *s)
 {
-    static const char *const names[DIRECTIONS] = {"forward", "backward"};
     json_t *object =
         json_pack("{s:s, s:s}", "dtype", ml_dtype_name(s->dtype), "path", s->kernels->backend);
     for (int d = 0; d < DIRECTIONS; d++) {
-        const ml_kernels_spread ratio = bench_rates(&s->ratio[d], 1);
-        const struct {
-            const char *name;
-            double value;
-        } figures[] = {{"gflops", bench_median(&s->rate[d])},
-                       {"ratio", bench_median(&s->ratio[d])},
-                       {"ratio_min", 1 / ratio.most},
-                       {"ratio_max", 1 / ratio.least}};
-        for (int i = 0; i < 4; i++) {
-            char key[32];
-            snprintf(key, sizeof key, "%s_%s", names[d], figures[i].name);
-            json_object_set_new(object, key, json_real(figures[i].value));
-        }
+        const ml_kernels_spread rate = bench_rates(&s->seconds[d], 1),
+                                ratio = bench_rates(&s->share[d], 1);
+        bench_put_spread(object, directions[d], "gflops", &rate);
+        bench_put_spread(object, directions[d], "ratio", &ratio);
     }
     return object;
 }
 
-static void print_side(const json_t *x)
+static void print_side(const side *s)
 {
-    const char *path = json_string_value(json_object_get(x, "path"));
-    printf("  %-8s %-12s", json_string_value(json_object_get(x, "dtype")), path);
-#define FIGURE(name) json_real_value(json_object_get(x, name))
-    printf("  %7.1f  %5.3f (%5.3f to %5.3f)", FIGURE("forward_gflops"), FIGURE("forward_ratio"),
-           FIGURE("forward_ratio_min"), FIGURE("forward_ratio_max"));
-    printf("  %7.1f  %5.3f (%5.3f to %5.3f)\n", FIGURE("backward_gflops"), FIGURE("backward_ratio"),
-           FIGURE("backward_ratio_min"), FIGURE("backward_ratio_max"));
-#undef FIGURE
+    printf("  %-8s %-12s", ml_dtype_name(s->dtype), s->kernels->backend);
+    for (int d = 0; d < DIRECTIONS; d++) {
+        const ml_kernels_spread ratio = bench_rates(&s->share[d], 1);
+        printf("  %7.1f  %5.3f (%5.3f to %5.3f)", bench_rates(&s->seconds[d], 1).median,
+               ratio.median, ratio.least, ratio.most);
+    }
+    printf("\n");
 }
 
-static void report(const gemm_options *o, const side *sides, int64_t count)
+static void print_sides(const gemm_options *o, const side *sides, int64_t count)
 {
-    json_t *list = json_array(), *x;
-    size_t i;
-    for (int64_t n = 0; n < count; n++) json_array_append_new(list, side_object(&sides[n]));
-    if (!o->json && bench_speaks()) {
-        printf("%" PRId64 " tokens × W[%" PRId64 ", %" PRId64
-               "], %s; medians of %d turns, ratios to "
-               "the first type within a turn (least to most)\n",
-               o->tokens, o->rows, o->cols, sides[0].kernels->vector_path, TURNS);
-        printf("  %-8s %-12s  %-32s  %s\n", "dtype", "path", "forward GF/s", "backward GF/s");
-        json_array_foreach(list, i, x) print_side(x);
-    }
-    json_t *facts = json_pack("{s:I, s:I, s:I, s:s, s:o}", "tokens", (json_int_t)o->tokens, "rows",
-                              (json_int_t)o->rows, "cols", (json_int_t)o->cols, "vector_path",
-                              sides[0].kernels->vector_path, "dtypes", list);
-    if (o->json)
-        bench_print_json(facts);
-    else
-        json_decref(facts);
+    printf("%" PRId64 " tokens × W[%" PRId64 ", %" PRId64
+           "], %s; medians of %d turns, ratios to the "
+           "first type within a turn (least to most)\n",
+           o->tokens, o->rows, o->cols, sides[0].kernels->vector_path, TURNS);
+    printf("  %-8s %-12s  %-32s  %s\n", "dtype", "path", "forward GF/s", "backward GF/s");
+    for (int64_t i = 0; i < count; i++) print_side(&sides[i]);
+}
+
+static void print_json(const gemm_options *o, const side *sides, int64_t count)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < count; i++) json_array_append_new(list, side_object(&sides[i]));
+    bench_print_json(json_pack("{s:I, s:I, s:I, s:s, s:o}", "tokens", (json_int_t)o->tokens, "rows",
+                               (json_int_t)o->rows, "cols", (json_int_t)o->cols, "vector_path",
+                               sides[0].kernels->vector_path, "dtypes", list));
 }
 
 ml_status gemm_compare_types(const gemm_options *o)
@@ -116,7 +103,10 @@ ml_status gemm_compare_types(const gemm_options *o)
         ML_TRY(prepare(o, &sides[i]));
     }
     for (int turn = 0; turn < TURNS; turn++) ML_TRY(take_turn(sides, o->ndtypes, turn));
-    report(o, sides, o->ndtypes);
+    if (o->json)
+        print_json(o, sides, o->ndtypes);
+    else if (bench_speaks())
+        print_sides(o, sides, o->ndtypes);
 done:
     for (int64_t i = 0; sides && i < o->ndtypes; i++) ml_kernels_destroy(sides[i].kernels);
     ml_memory_free(sides);
