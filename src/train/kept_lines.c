@@ -12,9 +12,7 @@
 #include <unistd.h>
 
 #include "io/durable.h"
-#include "mpilora/train.h"
-
-static const int64_t largest_file = (int64_t)16 << 30;
+#include "train/run.h"
 
 /* A file from its beginning to its end. */
 typedef struct survey {
@@ -125,7 +123,7 @@ ml_status ml_metrics_cut(const char *path, const ml_metrics_lines *lines, int64_
     bool there;
     ML_TRY(ml_durable_check_own(path, false));
     ML_TRY(ml_durable_find(path, &there));
-    if (there) ML_TRY(ml_durable_read(path, largest_file, &bytes, &count));
+    if (there) ML_TRY(ml_durable_read(path, largest_lines, &bytes, &count));
     const survey found = look(bytes, count, lines, step, NULL);
     if (found.damaged > 0)
         ML_TRY(mend(path, bytes, count, lines, step, &found));

@@ -16,7 +16,6 @@
 static const char metrics_name[] = "metrics.jsonl", evaluations_name[] = "evaluations.jsonl",
                   saves_name[] = "saves.jsonl", csv_name[] = "metrics.csv",
                   samples_name[] = "samples.jsonl", trace_name[] = "trace.jsonl";
-static const int64_t largest_metrics = (int64_t)16 << 30;
 
 static ml_status write_failed(const run *r, const char *name)
 {
@@ -74,7 +73,7 @@ static ml_status find_written_evaluation(run *r)
     ML_TRY(ml_durable_path(path, "%s/%s", r->config->run_dir, evaluations_name));
     ML_TRY(ml_durable_find(path, &there));
     if (!there) goto done;
-    ML_TRY(ml_durable_read(path, largest_metrics, &lines, &length));
+    ML_TRY(ml_durable_read(path, largest_lines, &lines, &length));
     const char *end = length ? memrchr(lines, '\n', (size_t)length - 1) : NULL;
     int64_t first = end ? end + 1 - lines : 0;
     if (length) object = json_loadb(lines + first, (size_t)(length - first), 0, NULL);

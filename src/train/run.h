@@ -192,6 +192,8 @@ run_figures step_figures(const ml_run_config *config, const step_result *step);
  * directory, naming what is there. */
 ml_status outputs_check(const run *r) ML_NODISCARD;
 
+static const int64_t largest_lines = (int64_t)16 << 30; /* bytes of a file of lines to read */
+
 /* metrics.c: metrics.jsonl, evaluations.jsonl, saves.jsonl and metrics.csv, on rank 0; elsewhere
  * they do nothing. metrics_cut, on rank 0: what kept_lines.c does, to all files of lines. */
 ml_status metrics_cut(const run *r) ML_NODISCARD;

@@ -55,9 +55,8 @@ static const option options[] = {
      NULL},
     {"--same", OPTION_FLAG, offsetof(given, same), NULL,
      "compare two runs: the first step whose figures differ, and evaluation, with run.trace the "
-     "first "
-     "gradient and "
-     "its rank, and the first tensor of the newest checkpoint that both have; what one has alone, "
+     "first gradient and its rank, and the first tensor of the newest checkpoint that both have; "
+     "what one has alone, "
      "as later steps or a newer checkpoint, is a difference, too",
      NULL},
     {"--json", OPTION_FLAG, offsetof(given, json), NULL, "one JSON object on standard output",

@@ -138,11 +138,12 @@ void launch_explain(const char *log, int code, char text[LAUNCH_TEXT])
 {
     char line[1024], last[LAUNCH_TEXT - 32] = "";
     FILE *file = fopen(log, "r");
-    while (file && fgets(line, sizeof line, file))
+    while (file && fgets(line, sizeof line, file)) {
+        const char *said = without_command(line);
         if (strstr(line, "mpilora") ||
             (!last[0] && line[strspn(line, "- \n")])) /* Open MPI begins with a line of dashes */
-            snprintf(last, sizeof last, "%.*s", (int)strcspn(without_command(line), "\n"),
-                     without_command(line));
+            snprintf(last, sizeof last, "%.*s", (int)strcspn(said, "\n"), said);
+    }
     if (file) fclose(file);
     snprintf(text, LAUNCH_TEXT, "exit code %d: %s", code, last);
 }
