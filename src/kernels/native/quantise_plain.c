@@ -3,6 +3,9 @@
  * are found as integers, whose order does not depend on the order of comparisons, and a tie goes to
  * the first as there. This file is compiled without contraction, too. */
 #include <math.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "kernels/native/quantise.h"
 
@@ -13,13 +16,21 @@ typedef struct block32 {
     uint32_t most;
 } block32;
 
+/* One by one: a block that is copied in pieces of a register's half stalls where it is read whole.
+ */
+ML_INLINE uint32_t bits_of(float v)
+{
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+
 /* False where a number is not finite or no block can hold it. */
 ML_INLINE bool weigh(const float *x, block32 *b)
 {
-    memcpy(b->magnitude, x, sizeof b->magnitude);
     uint32_t most = 0;
     for (int i = 0; i < N; i++) {
-        uint32_t m = b->magnitude[i] &= 0x7fffffffU;
+        uint32_t m = b->magnitude[i] = bits_of(x[i]) & 0x7fffffffU;
         most = m > most ? m : most;
     }
     b->most = most;
@@ -49,10 +60,10 @@ ML_INLINE float first_equal(const float *x, float value)
 
 ML_INLINE void ends(const float *x, float *low, float *high)
 {
-    int32_t bits[N], least = INT32_MAX, most = INT32_MIN;
-    memcpy(bits, x, sizeof bits);
+    int32_t least = INT32_MAX, most = INT32_MIN;
     for (int i = 0; i < N; i++) {
-        int32_t key = bits[i] ^ (int32_t)((uint32_t)(bits[i] >> 31) >> 1); /* ordered as numbers */
+        int32_t bits = (int32_t)bits_of(x[i]),
+                key = bits ^ (int32_t)((uint32_t)(bits >> 31) >> 1); /* ordered as numbers */
         least = key < least ? key : least;
         most = key > most ? key : most;
     }
@@ -79,7 +90,10 @@ ML_INLINE void round_up_from(const float *x, float from, float scale, float half
 
 ML_INLINE void put_nibbles(const int32_t code[N], uint8_t *q)
 {
-    for (int i = 0; i < 16; i++) q[i] = (uint8_t)((code[i] & 15) | (code[i + 16] & 15) << 4);
+    int32_t both[16];
+    for (int i = 0; i < 16; i++) both[i] = (code[i] & 15) | (code[i + 16] & 15) << 4;
+#pragma omp simd
+    for (int i = 0; i < 16; i++) q[i] = (uint8_t)both[i];
 }
 
 ML_INLINE void put_fifth_bits(const int32_t code[N], uint8_t *out)
@@ -97,30 +111,53 @@ ML_INLINE bool put_scale(float value, uint8_t *to, float *said)
     return (to[1] & 0x7c) != 0x7c;
 }
 
-/* What the blocks decode to, beside what they were: as the decoders of block_formats.c round. */
-ML_INLINE void lose(const float *x, const int32_t code[N], float d, int zero, float least,
-                    ml_loss *loss)
+/* What a block's numbers decode to, as the decoders of block_formats.c round. */
+ML_INLINE void decode(const int32_t code[N], float d, int zero, float least, float back[N])
+{
+    for (int i = 0; i < N; i++) back[i] = d * (float)(code[i] - zero) + least;
+}
+
+/* What they lose, lane by lane in the order of the numbers. */
+#if defined(__AVX2__)
+ML_INLINE void lose(const float *x, const float back[N], ml_loss *loss)
+{
+    for (int l = 0; l < ML_LOSS_LANES; l += 4) {
+        __m256d lost = _mm256_loadu_pd(loss->lost + l), whole = _mm256_loadu_pd(loss->whole + l);
+        for (int i = l; i < N; i += ML_LOSS_LANES) {
+            __m256d w = _mm256_cvtps_pd(_mm_loadu_ps(x + i)),
+                    e = _mm256_cvtps_pd(_mm_loadu_ps(back + i)) - w;
+            lost += e * e;
+            whole += w * w;
+        }
+        _mm256_storeu_pd(loss->lost + l, lost);
+        _mm256_storeu_pd(loss->whole + l, whole);
+    }
+}
+#else
+ML_INLINE void lose(const float *x, const float back[N], ml_loss *loss)
 {
     for (int i = 0; i < N; i += ML_LOSS_LANES)
         for (int l = 0; l < ML_LOSS_LANES; l++) {
-            double w = (double)x[i + l], e = (double)(d * (float)(code[i + l] - zero) + least) - w;
+            double w = (double)x[i + l], e = (double)back[i + l] - w;
             loss->lost[l] += e * e;
             loss->whole[l] += w * w;
         }
 }
+#endif
 
 ML_INLINE bool by_largest(const float *x, int codes, uint8_t *out, ml_loss *loss)
 {
     block32 b;
     int32_t code[N];
-    float half = (float)(codes / 2), said;
+    float back[N], half = (float)(codes / 2), said;
     if (!weigh(x, &b)) return false;
     float d = largest(x, &b) / -half;
     if (!put_scale(d, out, &said)) return false;
     round_up_from(x, 0, inverse(d), half + 0.5F, codes - 1, code);
     if (codes == 32) put_fifth_bits(code, out + 2);
     put_nibbles(code, out + (codes == 32 ? 6 : 2));
-    lose(x, code, said, codes / 2, 0, loss);
+    decode(code, said, codes / 2, 0, back);
+    lose(x, back, loss);
     return true;
 }
 
@@ -128,7 +165,7 @@ ML_INLINE bool by_ends(const float *x, int codes, uint8_t *out, ml_loss *loss)
 {
     block32 b;
     int32_t code[N];
-    float low, high, said, least;
+    float back[N], low, high, said, least;
     if (!weigh(x, &b)) return false;
     ends(x, &low, &high);
     float d = (high - low) / (float)(codes - 1);
@@ -137,7 +174,8 @@ ML_INLINE bool by_ends(const float *x, int codes, uint8_t *out, ml_loss *loss)
     round_up_from(x, low, inverse(d), 0.5F, codes - 1, code);
     if (codes == 32) put_fifth_bits(code, out + 4);
     put_nibbles(code, out + (codes == 32 ? 8 : 4));
-    lose(x, code, said, 0, least, loss);
+    decode(code, said, 0, least, back);
+    lose(x, back, loss);
     return true;
 }
 
@@ -145,7 +183,7 @@ ML_INLINE bool q8_0(const float *x, uint8_t *out, ml_loss *loss)
 {
     block32 b;
     int32_t code[N];
-    float said;
+    float back[N], said;
     if (!weigh(x, &b)) return false;
     float d = ml_float_of_bits(b.most) / 127, scale = inverse(d);
     if (!put_scale(d, out, &said)) return false;
@@ -154,7 +192,8 @@ ML_INLINE bool q8_0(const float *x, uint8_t *out, ml_loss *loss)
         code[i] = (int32_t)(v + (v < 0 ? -0.5F : 0.5F));
     }
     for (int i = 0; i < N; i++) out[2 + i] = (uint8_t)code[i];
-    lose(x, code, said, 0, 0, loss);
+    decode(code, said, 0, 0, back);
+    lose(x, back, loss);
     return true;
 }
 
@@ -193,12 +232,7 @@ ML_INLINE bool mxfp4(const float *x, uint8_t *out, ml_loss *loss)
         back[i] = d * (below ? -v : v);
     }
     put_nibbles(code, out + 1);
-    for (int i = 0; i < N; i += ML_LOSS_LANES)
-        for (int l = 0; l < ML_LOSS_LANES; l++) {
-            double w = (double)x[i + l], lost = (double)back[i + l] - w;
-            loss->lost[l] += lost * lost;
-            loss->whole[l] += w * w;
-        }
+    lose(x, back, loss);
     return true;
 }
 

@@ -1,7 +1,7 @@
-/* Q4_K, Q5_K, Q6_K and IQ4_NL for one instruction set: 16 groups are searched side by side, a lane
- * each, so that every sum runs in the order of kernels/quantise_k.c and the bytes are the same.
- * Where lanes decide differently, both answers are made and one is kept. This file is compiled
- * without contraction, too. */
+/* Q4_K, Q5_K, Q6_K and IQ4_NL for one instruction set: as many groups as a register has lanes are
+ * searched side by side, a lane each, so that every sum runs in the order of kernels/quantise_k.c
+ * and the bytes are the same. Where lanes decide differently, both answers are made and one is
+ * kept. This file is compiled without contraction, too. */
 #include <math.h>
 
 #include "kernels/native/quantise.h"
@@ -9,25 +9,47 @@
 #define ML_TEXT_(x) #x
 #define ML_TEXT(x) ML_TEXT_(x)
 
+/* A register, no more: a wider type would be kept in memory between any two operations. */
+#if defined(__AVX512F__)
 enum { LANES = 16 };
+#elif defined(__AVX2__)
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t words __attribute__((vector_size(4 * LANES)));
 
 ML_INLINE lanes spread(float v) { return v - (lanes){0}; }
 
+/* clamp: NaN stays. look_up: of the 16 numbers of a table. */
 #if defined(__AVX512F__)
 #include <immintrin.h>
 ML_INLINE lanes choose(words yes, lanes a, lanes b)
 {
     return _mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)yes), b, a);
 }
-ML_INLINE lanes clamp(lanes v, lanes least, lanes most) /* NaN stays */
+ML_INLINE lanes clamp(lanes v, lanes least, lanes most)
 {
     return _mm512_min_ps(most, _mm512_max_ps(least, v));
 }
-ML_INLINE lanes look_up(words code, lanes table)
+ML_INLINE lanes root(lanes v) { return _mm512_sqrt_ps(v); }
+ML_INLINE lanes look_up(words code, const float table[16])
 {
-    return _mm512_permutexvar_ps((__m512i)code, table);
+    return _mm512_permutexvar_ps((__m512i)code, _mm512_loadu_ps(table));
+}
+#elif defined(__AVX2__)
+#include <immintrin.h>
+ML_INLINE lanes choose(words yes, lanes a, lanes b) { return _mm256_blendv_ps(b, a, (__m256)yes); }
+ML_INLINE lanes clamp(lanes v, lanes least, lanes most)
+{
+    return _mm256_min_ps(most, _mm256_max_ps(least, v));
+}
+ML_INLINE lanes root(lanes v) { return _mm256_sqrt_ps(v); }
+ML_INLINE lanes look_up(words code, const float table[16])
+{
+    return choose(code > 7, _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)code),
+                  _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)code));
 }
 #else
 ML_INLINE lanes choose(words yes, lanes a, lanes b)
@@ -39,7 +61,12 @@ ML_INLINE lanes clamp(lanes v, lanes least, lanes most)
     v = choose(v < least, least, v);
     return choose(v > most, most, v);
 }
-ML_INLINE lanes look_up(words code, lanes table)
+ML_INLINE lanes root(lanes v)
+{
+    for (int l = 0; l < LANES; l++) v[l] = sqrtf(v[l]);
+    return v;
+}
+ML_INLINE lanes look_up(words code, const float table[16])
 {
     lanes out;
     for (int l = 0; l < LANES; l++) out[l] = table[code[l]];
@@ -48,11 +75,6 @@ ML_INLINE lanes look_up(words code, lanes table)
 #endif
 
 ML_INLINE lanes magnitude(lanes v) { return (lanes)((words)v & 0x7fffffff); }
-ML_INLINE lanes root(lanes v)
-{
-    for (int l = 0; l < LANES; l++) v[l] = sqrtf(v[l]);
-    return v;
-}
 
 /* The nearest integer, the even one of two. */
 ML_INLINE lanes nearest(lanes v, lanes least, lanes most)
@@ -154,25 +176,29 @@ ML_INLINE void fit_groups(groups *g, const search *s, lanes *scale, lanes *offse
     *offset = choose(flat, bottom, best_offset);
 }
 
-/* Two blocks, whose groups are the lanes. */
+/* Groups are lanes: those of K_TOGETHER blocks. */
+enum { K_TOGETHER = (LANES + GROUPS - 1) / GROUPS };
+
 ML_INLINE void quantise_k(const float *x, const search *s, uint8_t *out, int64_t bytes,
                           void (*put)(const float *x, const float scale[GROUPS],
                                       const float offset[GROUPS], uint8_t *block))
 {
-    groups g;
-    lanes scale, offset;
-    float scales[LANES], offsets[LANES];
-    turn(x, GROUP, g.x);
-    fit_groups(&g, s, &scale, &offset);
-    memcpy(scales, &scale, sizeof scales);
-    memcpy(offsets, &offset, sizeof offsets);
-    for (int b = 0; b < 2; b++)
+    float scales[GROUPS * K_TOGETHER], offsets[GROUPS * K_TOGETHER];
+    for (int first = 0; first < GROUPS * K_TOGETHER; first += LANES) {
+        groups g;
+        lanes scale, offset;
+        turn(x + GROUP * first, GROUP, g.x);
+        fit_groups(&g, s, &scale, &offset);
+        memcpy(scales + first, &scale, sizeof scale);
+        memcpy(offsets + first, &offset, sizeof offset);
+    }
+    for (int b = 0; b < K_TOGETHER; b++)
         put(x + BLOCK * b, scales + GROUPS * b, offsets + GROUPS * b, out + bytes * b);
 }
 
 /* ---- Q6_K: 16 groups of 16 are one block ---------------------------------------------------- */
 
-enum { Q6_GROUP = 16 };
+enum { Q6_GROUP = 16, Q6_GROUPS = 16 };
 
 ML_INLINE lanes largest(const lanes *x, int n)
 {
@@ -186,18 +212,19 @@ ML_INLINE lanes largest(const lanes *x, int n)
     return value;
 }
 
-ML_INLINE void quantise_q6_k(const float *x, uint8_t *block)
+/* The scales of as many groups as there are lanes. */
+ML_INLINE lanes fit_signed(const float *x)
 {
-    lanes g[Q6_GROUP], best = {0}, scale = best, zero = best;
-    float scales[LANES];
+    lanes g[Q6_GROUP], weight[Q6_GROUP], best = {0}, scale = best, zero = best;
     turn(x, Q6_GROUP, g);
     lanes peak = largest(g, Q6_GROUP);
     words tiny = magnitude(peak) < 1e-15F;
+    for (int i = 0; i < Q6_GROUP; i++) weight[i] = g[i] * g[i];
     for (int step = 0; step < 19; step++) {
         int from_middle = step == 0 ? 0 : step < 10 ? step - 10 : step - 9;
         lanes inverse = -(32 + 0.1F * (float)from_middle) / peak, cx = zero, c2 = zero;
         for (int i = 0; i < Q6_GROUP; i++) {
-            lanes code = nearest(inverse * g[i], spread(-32), spread(31)), w = g[i] * g[i];
+            lanes code = nearest(inverse * g[i], spread(-32), spread(31)), w = weight[i];
             cx += w * g[i] * code;
             c2 += w * code * code;
         }
@@ -205,8 +232,16 @@ ML_INLINE void quantise_q6_k(const float *x, uint8_t *block)
         scale = choose(better, cx / c2, scale);
         best = choose(better, scale * cx, best);
     }
-    scale = choose(tiny, zero, scale);
-    memcpy(scales, &scale, sizeof scales);
+    return choose(tiny, zero, scale);
+}
+
+ML_INLINE void quantise_q6_k(const float *x, uint8_t *block)
+{
+    float scales[Q6_GROUPS];
+    for (int first = 0; first < Q6_GROUPS; first += LANES) {
+        lanes scale = fit_signed(x + Q6_GROUP * first);
+        memcpy(scales + first, &scale, sizeof scale);
+    }
     ml_put_q6_k(x, scales, block);
 }
 
@@ -224,9 +259,10 @@ ML_INLINE words nearest_in_table(lanes v)
 
 ML_INLINE void quantise_iq4_nl(const float *x, uint8_t *out)
 {
-    lanes g[GROUP], zero = {0}, scale = zero, best = zero, table;
+    lanes g[GROUP], zero = {0}, scale = zero, best = zero;
     words all[GROUP];
-    for (int l = 0; l < LANES; l++) table[l] = ml_iq4_values[l];
+    float table[16];
+    for (int k = 0; k < 16; k++) table[k] = ml_iq4_values[k];
     turn(x, GROUP, g);
     lanes peak = largest(g, GROUP), bottom = spread(ml_iq4_values[0]);
     words tiny = magnitude(peak) < 1e-15F;
@@ -261,7 +297,7 @@ int64_t ML_NATIVE(quantise_search)(const ml_block_format *f, const float *x, int
 {
     int64_t together = f->number == ML_GGUF_Q6_K     ? 1
                        : f->number == ML_GGUF_IQ4_NL ? LANES
-                                                     : 2,
+                                                     : K_TOGETHER,
             done = count / together * together;
     for (int64_t i = 0; i < done; i += together) {
         const float *from = x + f->weights * i;

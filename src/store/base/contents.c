@@ -27,8 +27,12 @@ static ml_status check_finite(const base_rows *r, const float *values, const uin
 {
     const int64_t cols = r->tensor.cols, count = r->count * cols;
     int wrong = 0;
-    for (int64_t i = 0; i < count && !halves; i++) wrong |= !isfinite(values[i]);
-    for (int64_t i = 0; i < count && halves; i++) wrong |= !isfinite(ml_bf16_to_float(halves[i]));
+    if (halves)
+#pragma omp simd reduction(| : wrong)
+        for (int64_t i = 0; i < count; i++) wrong |= !isfinite(ml_bf16_to_float(halves[i]));
+    else
+#pragma omp simd reduction(| : wrong)
+        for (int64_t i = 0; i < count; i++) wrong |= !isfinite(values[i]);
     if (!wrong) return ML_OK;
     int64_t bad = 0;
     while (isfinite(halves ? ml_bf16_to_float(halves[bad]) : values[bad])) bad++;
@@ -47,6 +51,7 @@ ml_status base_writer_encode(const base_rows *r, const float *values, void *out,
     *error = (ml_block_error){0};
     if (r->stored == ML_FP32) memcpy(out, values, (size_t)r->bytes);
     if (r->stored == ML_BF16)
+#pragma omp simd
         for (int64_t i = 0; i < count; i++) halves[i] = ml_bf16_from_float(values[i]);
     if (!ml_dtype_is_block(r->stored))
         return check_finite(r, values, r->stored == ML_BF16 ? halves : NULL);

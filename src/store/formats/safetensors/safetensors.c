@@ -131,6 +131,7 @@ static void decode(const void *from, const char *dtype, int64_t count, float *to
     else if (!strcmp(dtype, "F16"))
         for (int64_t i = 0; i < count; i++) to[i] = ml_half_to_float(halves[i]);
     else
+#pragma omp simd
         for (int64_t i = 0; i < count; i++) to[i] = ml_bf16_to_float(halves[i]);
 }
 
