@@ -57,7 +57,8 @@ typedef enum ml_element_kind {
 typedef struct ml_machine {
     char *name;                     /* owned */
     int64_t cores, domains, memory; /* of a node: cores, memory domains, bytes (0: not said) */
-    double memory_rate;             /* bytes a second that all cores of a node read together */
+    int64_t threads;    /* of a rank that measured, which rates depend on (0: not said) */
+    double memory_rate; /* bytes a second that all cores of a node read together */
     double peak_gflops; /* fp32 multiply-adds of one core; for comparison, not computed with */
     ml_cost cost[ML_COSTS];
     double element_ns[ML_ELEMENTS];
@@ -156,6 +157,7 @@ typedef struct ml_plan {
     int ranks, nodes, dp, tp, cp, pp;
     ml_numerics numerics;
     int threads;                 /* of a rank, where a machine is given */
+    int64_t measured_threads;    /* of a rank of the machine's measurements; 0: not said */
     int64_t tokens;              /* of the largest micro-batch */
     int64_t runtime_floor_bytes; /* of this process before anything was read: MPI and libraries; not
                                     part of the totals */

@@ -23,6 +23,7 @@
 static const key table[] = {
     {.path = "name", .kind = KEY_TEXT, .offset = AT(name)},
     {.path = "cores", .kind = KEY_INT, .offset = AT(cores), .least = 1, .most = 1 << 16},
+    {.path = "threads", .kind = KEY_INT, .offset = AT(threads), .least = 0, .most = 1 << 16},
     {.path = "domains", .kind = KEY_INT, .offset = AT(domains), .least = 1, .most = 1 << 10},
     {.path = "memory",
      .kind = KEY_BYTES,
@@ -66,7 +67,7 @@ ml_status ml_machine_read(ml_machine *out, const char *path)
     *out = (ml_machine){0};
     ml_status st = table_read_file(table, out, line, path);
     for (int i = 0; st == ML_OK && table[i].path; i++)
-        if (!line[i])
+        if (!line[i] && table[i].offset != AT(threads)) /* older files do not say it */
             st = ml_fail(ML_USAGE,
                          "%s: %s: missing; a machine file has every key, as `mpilora bench "
                          "machine` writes it",

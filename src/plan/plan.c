@@ -93,7 +93,10 @@ ml_status ml_plan_create_on(ml_plan *out, const ml_run_config *c, int ranks, int
     const plan_job j = {1, &own, &s};
     ml_status st = begin(out, c, ranks, nodes);
     if (st != ML_OK) return st;
-    if (machine) out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
+    if (machine) {
+        out->threads = threads > 0 ? threads : share_of_cores(machine, ranks, nodes);
+        out->measured_threads = machine->threads;
+    }
     st = plan_all(out, &j);
     plan_source_close(&s);
     return st;

@@ -1,5 +1,6 @@
-"""Predicted and measured time of a step on 1, 2 and 4 ranks: `bench machine` measures the machine, `plan` predicts, and after it `bench step` measures, in turn,
-for some rounds, so that a disturbance of the machine meets both. Prints measured / predicted of every grid; with --within X ends with 1 where a median is further off."""
+"""Predicted and measured time of a step on 1, 2 and 4 ranks: `bench machine` measures the machine, with as many ranks and threads as the grid has where there are cores for them,
+`plan` predicts, and after it `bench step` measures, in turn, for some rounds, so that a disturbance of the machine meets both. Prints measured / predicted of every grid; with
+--within X ends with 1 where a median is further off."""
 import argparse
 import json
 import os
@@ -20,6 +21,10 @@ def run(words, threads):
     return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
 
 
+def launch(ranks):
+    return ["mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none"] if ranks > 1 else []
+
+
 def predict(config, machine, ranks, tp):
     return run([PROGRAM, "plan", config, "--json", "--machine", machine, "--ranks", ranks, "--set", f"parallel.tp={tp}"], 1)
 
@@ -27,8 +32,7 @@ def predict(config, machine, ranks, tp):
 def measure(o, ranks, tp, threads):
     words = [PROGRAM, "bench", "step", "--json", "--model", o.model, "--methods", "lora,full", "--targets", "q,v", "--rank", 8, "--sequences", o.sequences,
              "--length", o.length, "--tp", tp, "--rounds", o.steps, "--seconds", 0]
-    launcher = ["mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none"] if ranks > 1 else []
-    return run(launcher + words, threads)
+    return run(launch(ranks) + words, threads)
 
 
 def main():
@@ -52,7 +56,7 @@ def main():
             for grid in o.grids.split(","):
                 dp, tp = map(int, grid.split("x"))
                 threads = max(1, cores // (dp * tp))
-                run([PROGRAM, "bench", "machine", "--out", machine, "--seconds", 1], cores)
+                run(launch(min(cores, dp * tp)) + [PROGRAM, "bench", "machine", "--out", machine, "--seconds", 1], threads)
                 plan = predict(config, machine, dp * tp, tp)
                 step = measure(o, dp * tp, tp, threads)
                 for predicted, measured in zip(plan["methods"], step["methods"]):

@@ -42,6 +42,9 @@ def test_machine_file(folder):
     assert result["name"] == "here" and result["file"] == path and result["bf16_forward_gflops"] > 0
     assert result["inside_latency_s"] > 0 and result["inside_bytes_per_s"] > 0 and result["between_measured"] is False
     check_times(plan(config(folder, ""), "--machine", path))
+    for threads in (result["threads"], result["threads"] + 1):
+        text = call("plan", config(folder, ""), "--machine", path, "--threads", threads).stdout
+        assert ("rates were measured with" in text) == (threads != result["threads"]), text
     run = call("bench", "machine", "--out", os.path.join(folder, "none", "here.yaml"), "--seconds", 0)
     assert run.returncode == 4 and "here.yaml" in run.stderr, run
 

@@ -54,6 +54,7 @@ static ml_status describe_node(const machine_options *o, ml_machine *out)
     ml_status st = ML_OK;
     char name[160];
     out->cores = ml_max(1, sysconf(_SC_NPROCESSORS_ONLN));
+    out->threads = omp_get_max_threads();
     out->domains = count_domains();
     out->memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     out->element_ns[ML_ELEMENT_DATA] =
@@ -162,7 +163,8 @@ const ml_command bench_machine = {
     .about =
         "What `mpilora plan --machine FILE` computes times from: rates of products of several "
         "shapes, of attention and of what goes over numbers once, latency and bandwidth of sums; "
-        "alone it starts two processes for these. Run it as jobs run: all cores at work.",
+        "alone it starts two processes for these. Run it as jobs run: with as many "
+        "ranks a node and threads a rank, and all cores at work.",
     .options = options,
     .run = run,
     .parallel = true,

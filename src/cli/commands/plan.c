@@ -101,6 +101,10 @@ static void print_time(const ml_plan *p)
     const ml_plan_time *a = &p->method[0].time, *b = &p->method[1].time;
     printf("time of a step on this machine, %d thread%s a rank, s\n", p->threads,
            p->threads > 1 ? "s" : "");
+    if (p->measured_threads > 0 && p->measured_threads != p->threads)
+        printf("  its rates were measured with %" PRId64 " thread%s a rank, on which they depend: "
+               "run `mpilora bench machine` as jobs run\n",
+               p->measured_threads, p->measured_threads > 1 ? "s" : "");
     printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "forward", a->forward_s, b->forward_s,
            "backward", a->backward_s, b->backward_s);
     printf("  %-32s%16.4f%16.4f\n  %-32s%16.4f%16.4f\n", "communication", a->comm_s, b->comm_s,
