@@ -346,6 +346,7 @@ static void configurations_that_are_not_plain_lora_are_refused(void **state)
         {"s/\"v_proj\"/\"v_proj\", \"o_proj\"/", "lora_A is missing"},
         {"s/\"v_proj\"/\"other\"/", "belongs to no module"},
         {"s/\"lora_alpha\": 4/\"lora_alpha\": \"4\"/", "lora_alpha"},
+        {"s/\"lora_dropout\": [0-9.]*/\"lora_dropout\": 1.5/", "lora_dropout: is 1.5"},
         {"s/\"layers_to_transform\": null/\"layers_to_transform\": [0]/", "belongs to no module"},
         {"s/\"rank_pattern\": {}/\"rank_pattern\": {\"q_proj\": 5}/", "expected 5 × 8"},
     };

@@ -276,6 +276,8 @@ static ml_status read_lora_values(ml_peft_config *c)
     if (!alpha) return ml_fail(ML_INPUT, "lora_alpha: is missing");
     c->alpha = json_number_value(alpha);
     c->dropout = json_number_value(json_object_get(c->json, "lora_dropout"));
+    if (!(c->dropout >= 0 && c->dropout <= 1))
+        return ml_fail(ML_INPUT, "lora_dropout: is %g, expected a share from 0 to 1", c->dropout);
     c->rslora = json_is_true(json_object_get(c->json, "use_rslora"));
     c->dora = json_is_true(json_object_get(c->json, "use_dora"));
     c->biases = json_object_get(c->json, "bias") &&
