@@ -58,7 +58,8 @@ def run(folder, command, at):
     launcher = ["mpirun", "--oversubscribe", "-n", str(ranks)] if ranks else []
     shim = ["env", f"LD_PRELOAD={SHIM}", f"STRIKE_RANK={rank}", f"STRIKE_AT={at}", f"STRIKE_FILE={counted}"]
     begun = time.monotonic()
-    done = subprocess.run([*launcher, *shim, harness.PROGRAM, *words], cwd=folder, text=True, errors="replace", capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+    done = subprocess.run([*launcher, *shim, harness.PROGRAM, *words], cwd=folder, text=True, errors="replace", capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
+                          env=harness.WITHOUT_DELAY)
     seconds, count = time.monotonic() - begun, 0
     if os.path.exists(counted):
         with open(counted) as file:
