@@ -112,7 +112,7 @@ def check_signals(folder, ranks):
 def check_long_step(folder):
     """A signal in the middle of a step of many micro-batches: the step is left, the one before it saved, and the next start does it again. Ctrl-C at Open
     MPI's mpirun gives the ranks about two seconds, and mpirun ends with 1 whatever they return; MPICH's hands it on and ends with their 75, or with 0."""
-    long = ("--set", "batch.sequences=500", "--set", "batch.micro=1", "--set", "train.steps=2", "--set", "train.eval_every=0")
+    long = ("--set", "batch.sequences=150", "--set", "batch.micro=1", "--set", "train.steps=2", "--set", "train.eval_every=0")
     harness.mpilora("train", configure(folder, "long"), *long, ranks=2)
     whole = results(f"{folder}/long")
     interrupted = (1,) if harness.is_open_mpi() else (0, STOPPED)
