@@ -12,18 +12,23 @@ static int part_of(const ml_session_shape *shape)
     return shape->stage * shape->tp + shape->tp_rank;
 }
 
-/* What is held for a moment while everything else is there: reading weights, or images of a
- * checkpoint's files, on world rank 0 beside the run's directory. */
+/* What saves hold: images of a checkpoint's files; on world rank 0 the adapter at a run's end. */
+static int64_t saving_bytes(const ml_model *model, const ml_parameters *parameters,
+                            const ml_session_shape *shape)
+{
+    bool full = ml_model_weight_bytes(model) == 0, first = part_of(shape) == 0;
+    return ml_max(ml_checkpoint_memory(parameters, full, shape->tp * shape->pp, part_of(shape)),
+                  first && !full ? ml_adapter_write_bytes(parameters) : 0);
+}
+
+/* What is held for a moment while everything else is there: reading weights, or saving, on world
+ * rank 0 beside the run's directory. */
 static int64_t transient_bytes(const ml_model *model, const ml_parameters *parameters,
                                const ml_session_shape *shape, bool writer)
 {
-    bool full = ml_model_weight_bytes(model) == 0;
     int64_t reading = ml_base_load_bytes(ml_model_slots(model), shape->threads),
             directory = part_of(shape) == 0 ? ml_run_directory_bytes() : 0;
-    return writer ? directory +
-                        ml_max(reading, ml_checkpoint_memory(parameters, full,
-                                                             shape->tp * shape->pp, part_of(shape)))
-                  : reading;
+    return writer ? directory + ml_max(reading, saving_bytes(model, parameters, shape)) : reading;
 }
 
 int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *parameters,

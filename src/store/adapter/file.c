@@ -157,9 +157,10 @@ done:
     return st;
 }
 
+enum { FILE_OVERHEAD = 64 << 10, PAIR_OVERHEAD = 4096 }; /* bytes of HDF5's own words, at most */
+
 static int64_t expected_bytes(const ml_adapter *adapter)
 {
-    enum { FILE_OVERHEAD = 64 << 10, PAIR_OVERHEAD = 4096 };
     int64_t bytes = FILE_OVERHEAD;
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *p = &adapter->pairs[i];
@@ -170,6 +171,15 @@ static int64_t expected_bytes(const ml_adapter *adapter)
         bytes += PAIR_OVERHEAD +
                  adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
     return bytes;
+}
+
+int64_t ml_adapter_write_bytes(const ml_parameters *p)
+{
+    int64_t floats = 0, lists = p->count * (int64_t)sizeof(ml_adapter_tensor);
+    for (int64_t i = 0; i < p->count; i++) floats += p->items[i].rows * p->items[i].cols;
+    int64_t values = floats * (int64_t)sizeof(float),
+            image = FILE_OVERHEAD + p->count * PAIR_OVERHEAD + values;
+    return values + lists + ml_round_up(image + 1, ML_IMAGE_STEP) + ML_SHA256_PIECE;
 }
 
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path)
