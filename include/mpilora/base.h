@@ -218,6 +218,52 @@ int64_t ml_memory_allocations(void);
 int64_t ml_memory_process_peak(void);
 int64_t ml_memory_process_now(void);
 
+/* A page's bytes.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_memory_page(void);
+
+/* A piece of memory. Borrowed. */
+typedef struct ml_memory_span {
+    const void *data;
+    int64_t bytes;
+} ml_memory_span;
+
+/* Whole zero pages that belong to nothing else, so that a file can be laid over them. */
+typedef struct ml_memory_block {
+    void *start; /* at a multiple of 2 MiB; NULL: there is none */
+    int64_t bytes, counted;
+    ml_category category;
+} ml_memory_block;
+
+/* `counted` of its bytes are accounted for: the rest is room between what is in use.
+ * Shapes: bytes.
+ * Ownership: *out is the caller's, who ends it with ml_memory_release.
+ * Local.
+ * Errors: ML_RESOURCE naming `what` and the bytes. */
+ml_status ml_memory_reserve(ml_memory_block *out, int64_t bytes, int64_t counted,
+                            ml_category category, const char *what) ML_NODISCARD;
+
+/* Gives it back, with what was laid over it; one that is not there is fine.
+ * Shapes: none.
+ * Ownership: takes `block`.
+ * Local.
+ * Errors: none. */
+void ml_memory_release(ml_memory_block *block);
+
+/* Until ml_memory_forget, pages of a block that shows a file which the file has no more (it was
+ * cut, or cannot be read) become zeros, with all behind them, where their next touch would end the
+ * process by SIGBUS; ml_memory_has_lost says that there were some.
+ * Shapes: bytes; whole pages.
+ * Ownership: `block` is borrowed until then.
+ * Local; watch and forget from one thread alone.
+ * Errors: −1 where too many blocks are watched. */
+int ml_memory_watch(void *block, int64_t bytes);
+bool ml_memory_has_lost(int watch);
+void ml_memory_forget(int watch);
+
 /* In functions with `ml_status st` and `done`: p = zeroed array of n elements of *p. */
 #define ML_NEW(p, n, category, what)                                 \
     do {                                                             \

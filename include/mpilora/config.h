@@ -27,6 +27,7 @@ typedef enum ml_keep_activations {
 typedef enum ml_numerics { ML_NUMERICS_FAST, ML_NUMERICS_GRID } ml_numerics;
 typedef enum ml_measure { ML_MEASURE_ONCE, ML_MEASURE_ALWAYS } ml_measure;
 typedef enum ml_share_frozen { ML_SHARE_AUTO, ML_SHARE_ON, ML_SHARE_OFF } ml_share_frozen;
+typedef enum ml_load { ML_LOAD_AUTO, ML_LOAD_MAP, ML_LOAD_READ } ml_load;
 
 /* Lists of a configuration, of at most so many members: words as their places among those that a
  * key has, each at most once, and numbers. */
@@ -180,6 +181,8 @@ typedef struct ml_run_config {
         int64_t limit;                   /* bytes of one process; null in the file gives 0: none */
         ml_share_frozen share_frozen;    /* auto: replicas of a node hold one copy of the frozen
                                             weights where that can be */
+        ml_load load;                    /* auto: frozen weights are the base file's own pages
+                                            where these come and work as fast as a copy */
         bool shard_optimizer; /* false; true: the replicas divide the optimizer's moments (ZeRO's
                                  first stage) */
     } memory;

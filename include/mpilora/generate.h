@@ -29,6 +29,9 @@ typedef struct ml_generation {
     int64_t top_k;           /* 0: all */
     double top_p;            /* 1: all */
     uint64_t seed;
+    ml_status (*may_go_on)(void *self); /* asked before each pass: a failure ends all; NULL: nobody
+                                           is */
+    void *self;
 } ml_generation;
 
 /* A prompt and its continuation, without `end`. */

@@ -446,14 +446,14 @@ typedef struct ml_shared ml_shared;
  * name, which ranks that cannot open each other's (user name spaces of their own) replace by an
  * MPI-3 shared window; either way nothing is left behind however a rank ends.
  * MPILORA_SHARED_MEMORY=file or =window in the environment takes one way alone. The group's first
- * rank accounts for all bytes, the others for none, so that a node's sum counts them once.
+ * rank accounts for `counted` bytes, the others for none, so that a node's sum counts them once.
  * Shapes: bytes; aligned to a page.
  * Ownership: *out is the caller's, who ends it with ml_shared_destroy.
  * Collective over REPLICA.
  * Errors: ML_RESOURCE on every rank of the group where neither way is open, with the bytes and the
  * reason. */
-ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
-                        const char *what) ML_NODISCARD;
+ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, int64_t counted,
+                        ml_category category, const char *what) ML_NODISCARD;
 
 /* Where the block begins in this rank.
  * Shapes: bytes as shared.
@@ -462,14 +462,22 @@ ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_
  * Errors: none. */
 void *ml_shared_data(const ml_shared *shared);
 
-/* Takes the pages of this rank's part of the block, the i-th of as many equal ones as the group
- * has ranks: in the domain of this rank's threads, as huge pages where possible, and so that
- * memory that runs out is an error here and no signal later.
+/* Whether its pages are not MPI's, so that a file can be laid over them in this rank.
  * Shapes: none.
  * Ownership: borrows `shared`.
  * Local.
+ * Errors: none. */
+bool ml_shared_is_own(const ml_shared *shared);
+
+/* Takes the pages of this rank's part of the block, the i-th of as many equal ones as the group
+ * has ranks: in the domain of this rank's threads, as huge pages where possible, and so that
+ * memory that runs out is an error here and no signal later.
+ * Shapes: laid[count]: the pieces over which a file was laid, ascending; their pages are left out.
+ * Ownership: borrows all.
+ * Local.
  * Errors: ML_RESOURCE. */
-ml_status ml_shared_take_pages(ml_shared *shared) ML_NODISCARD;
+ml_status ml_shared_take_pages(ml_shared *shared, const ml_memory_span *laid,
+                               int64_t count) ML_NODISCARD;
 
 /* All parts are written: from here on the block can only be read.
  * Shapes: none.

@@ -504,12 +504,6 @@ int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rate
  * Errors: none. */
 double ml_kernels_peak_gflops(const ml_kernels *kernels);
 
-/* A piece of memory. Borrowed. */
-typedef struct ml_memory_span {
-    const void *data;
-    int64_t bytes;
-} ml_memory_span;
-
 /* Time that all threads of this rank take to read these pieces once, each thread its part of every
  * piece; 0 under "ref".
  * Shapes: spans[count]; seconds.

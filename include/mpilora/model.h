@@ -31,6 +31,8 @@ typedef struct ml_model_slot {
     int64_t count; /* elements of this rank */
     ml_dtype dtype;
     void *data;      /* this rank's part; NULL before ml_model_bind */
+    int64_t place;   /* where it begins in a file that is going to be laid over the storage; 0: in
+                        none */
     float *gradient; /* NULL: frozen; set by the method before ml_model_bind */
     bool apart;      /* its storage is the method's: it trains. Set when the method attaches */
     bool partial;    /* whole on every rank of the tp group, but each finds only a part of its
@@ -137,6 +139,15 @@ ml_model_slot *ml_model_slot_at(ml_model *model, int64_t index);
  * Errors: none. */
 int64_t ml_model_weight_bytes(const ml_model *model);
 
+/* What ml_model_bind_storage needs. Where slots have places, those that lie together begin as far
+ * behind a page's start as in the file, so that its pages can be laid over theirs, where they have
+ * `least` bytes or it takes no room.
+ * Shapes: bytes.
+ * Ownership: borrows `model`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_storage_bytes(ml_model *model, int64_t least);
+
 /* Room for the bf16 slots that are apart, in the order that layers need; with a `block` they are
  * pointed into it.
  * Shapes: bytes; the block is aligned to 64.
@@ -155,7 +166,7 @@ ml_status ml_model_bind(ml_model *model) ML_NODISCARD;
 
 /* The same with the caller's memory for the slots that are not apart. It may be shared by ranks
  * that hold the same shard, and be read-only once it is filled: passes never write to it.
- * Shapes: ml_model_weight_bytes, aligned to 64.
+ * Shapes: ml_model_storage_bytes, aligned to 64, to a page where slots have places.
  * Ownership: borrowed by the model.
  * Local.
  * Errors: none. */

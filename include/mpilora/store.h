@@ -157,6 +157,65 @@ typedef struct ml_base_division {
 ml_status ml_base_load(ml_base *base, const ml_base_request *requests, int64_t count,
                        const ml_base_division *division, int64_t *bytes) ML_NODISCARD;
 
+/* Whether pages of the file are likely to come and to be used as fast as a copy in memory: it lies
+ * on a file system of this machine's own, and the memory is one domain.
+ * Shapes: none.
+ * Ownership: borrows `base`.
+ * Local.
+ * Errors: none. */
+bool ml_base_maps_well(const ml_base *base);
+
+/* Where the part of each request begins in the file, where its rows lie there as they are wanted; 0
+ * where they do not: columns, another type, a place that numbers are not aligned to, no such tensor
+ * or no name.
+ * Shapes: requests[count], place[count].
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: none. */
+void ml_base_find_places(const ml_base *base, const ml_base_request *requests, int64_t count,
+                         int64_t *place);
+
+/* Lays the file's pages over those whole pages of a block that are to hold what they do, in pieces
+ * of at least `least` bytes. They can be read, not written. ml_base_load, which is still to be
+ * called for all of the block, takes them and reads the rest.
+ * Shapes: block[bytes], whole pages of their own; requests[count] with all that lies in the block,
+ * in the order of the addresses, `name` NULL for what the base has not.
+ * Ownership: the block is borrowed until ml_base_unmap, the rest for the call.
+ * Local.
+ * Errors: ML_INPUT where the file cannot be mapped or a tensor is missing; ML_RESOURCE. */
+ml_status ml_base_map(ml_base *base, void *block, int64_t bytes, int64_t least,
+                      const ml_base_request *requests, int64_t count) ML_NODISCARD;
+
+/* What the list of pieces takes while they are mapped (category other): at most a piece for each of
+ * so many requests, but for rows in several parts.
+ * Shapes: bytes.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+int64_t ml_base_map_bytes(int64_t count);
+
+/* What shows the file so: piece `index`, where there is one, into *out; returns how many there are.
+ * Shapes: none.
+ * Ownership: borrowed from `base`.
+ * Local.
+ * Errors: none. */
+int64_t ml_base_mapped(const ml_base *base, int64_t index, ml_memory_span *out);
+
+/* Before the block is given up, or the base is closed. The pages stay until the former.
+ * Shapes: none.
+ * Ownership: gives the block back to its owner.
+ * Local.
+ * Errors: none. */
+void ml_base_unmap(ml_base *base);
+
+/* That what is mapped is what was opened: looks at size and time of the file, and reads it again
+ * where the time alone has changed. Before a result leaves; costs a microsecond.
+ * Shapes: none.
+ * Ownership: borrows `base`.
+ * Local.
+ * Errors: ML_INPUT where the file was cut, written to or could not be read; ML_RESOURCE. */
+ml_status ml_base_check(ml_base *base) ML_NODISCARD;
+
 /* What ml_base_load of so many requests and the list of them hold for a moment (category other).
  * Shapes: bytes.
  * Ownership: none.

@@ -117,6 +117,33 @@ void ml_memory_take_pages(void *pointer)
     for (int64_t page = 0; page < bytes; page += PAGE) *(volatile char *)(block + page) = 0;
 }
 
+ml_status ml_memory_reserve(ml_memory_block *out, int64_t bytes, int64_t counted,
+                            ml_category category, const char *what)
+{
+    size_t size = (size_t)ml_round_up(bytes, ml_memory_page()), whole = size + HUGE_PAGE;
+    char *range = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (range == MAP_FAILED)
+        return ml_fail(ML_RESOURCE,
+                       "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64,
+                       what, bytes, ml_category_name(category), atomic_load(&total));
+    size_t ahead = (HUGE_PAGE - (size_t)((uintptr_t)range % HUGE_PAGE)) % HUGE_PAGE;
+    if (ahead) munmap(range, ahead);
+    munmap(range + ahead + size, HUGE_PAGE - ahead);
+    if (bytes >= huge_from) (void)madvise(range + ahead, size, MADV_HUGEPAGE);
+    *out = (ml_memory_block){range + ahead, (int64_t)size, counted, category};
+    atomic_fetch_add(&allocations, 1);
+    ml_memory_account(category, counted);
+    return ML_OK;
+}
+
+void ml_memory_release(ml_memory_block *block)
+{
+    if (!block->start) return;
+    munmap(block->start, (size_t)block->bytes);
+    ml_memory_account(block->category, -block->counted);
+    *block = (ml_memory_block){0};
+}
+
 void *ml_memory_resize(void *pointer, int64_t count, size_t size, const char *what)
 {
     header *h = header_of(pointer);

@@ -126,6 +126,8 @@ ml_status ml_decode_trial_create(ml_decode_trial **out, const ml_decode_options 
                                            .targets = options->targets},
                                 .batch = {1, 1},
                                 .parallel = {ml_grid_world_size(), 1, 1},
+                                .memory.load = /* which merging writes to */
+                                options->how == ML_DECODE_MERGED ? ML_LOAD_READ : ML_LOAD_AUTO,
                                 .precision = options->precision,
                                 .rounds_activations = options->rounds_activations};
     t->session.config = &t->config;

@@ -13,6 +13,7 @@ const char *const prefix_init_words[] = {"random", "vocabulary", "text", NULL};
 const char *const schedule_words[] = {"constant", "linear", "cosine", NULL};
 static const char *const activations[] = {"auto", "full", "selective", "checkpoint", NULL};
 static const char *const shares[] = {"auto", "on", "off", NULL};
+static const char *const loads[] = {"auto", "map", "read", NULL};
 static const char *const precisions[] = {"fp32", "bf16", NULL};
 static const char *const numerics[] = {"fast", "grid", NULL};
 static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
@@ -652,6 +653,14 @@ const key run_keys[] = {
      .choices = shares,
      .about = "One copy of the frozen weights for the replicas of a node; `on` fails where that "
               "cannot be."},
+    {.path = "memory.load",
+     .kind = KEY_CHOICE,
+     .offset = AT(memory.load),
+     .choices = loads,
+     .about =
+         "`map`: frozen weights are the pages of the base file, where it holds them as they are "
+         "needed; `read`: copies of it; `auto`: the faster of the two by file system and "
+         "memory ([memory-and-plan](memory-and-plan.md#start))."},
     {.path = "memory.shard_optimizer",
      .kind = KEY_BOOL,
      .offset = AT(memory.shard_optimizer),

@@ -66,6 +66,7 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                {"memory.activations", first->memory.activations == c->memory.activations},
                {"memory.limit", first->memory.limit == c->memory.limit},
                {"memory.share_frozen", first->memory.share_frozen == c->memory.share_frozen},
+               {"memory.load", first->memory.load == c->memory.load},
                {"kernels.product", same_text(first->backend, c->backend)},
                {"kernels.vector", same_text(first->vector_path, c->vector_path)},
                {"kernels.measure", first->measure == c->measure},

@@ -72,20 +72,21 @@ static ml_status describe_failure(const ml_grid *grid, int64_t bytes, const char
                           bytes, grid->group_size[ML_GROUP_REPLICA], node);
 }
 
-ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, ml_category category,
-                        const char *what)
+ml_status ml_grid_share(ml_shared **out, const ml_grid *grid, int64_t bytes, int64_t counted,
+                        ml_category category, const char *what)
 {
     ml_shared *shared;
     ml_status st = share_block(&shared, grid, ML_GROUP_REPLICA, bytes);
     if (st != ML_OK) return describe_failure(grid, bytes, what, st);
     shared->category = category;
-    shared->accounts = shared->group_rank == 0;
-    if (shared->accounts) ml_memory_account(category, bytes);
+    shared->counted = shared->group_rank == 0 ? counted : 0;
+    ml_memory_account(category, shared->counted);
     *out = shared;
     return ML_OK;
 }
 
 void *ml_shared_data(const ml_shared *shared) { return shared->data; }
+bool ml_shared_is_own(const ml_shared *shared) { return shared->mapped > 0; }
 
 /* Huge pages instead of small ones, whatever the system does by itself: far fewer faults, and as
  * fast to read later as private memory. The kernel wants one page of each to be there. One call
@@ -93,7 +94,8 @@ void *ml_shared_data(const ml_shared *shared) { return shared->data; }
 static void take_huge_pages(const ml_shared *shared, int64_t first, int64_t end)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    end = ml_min(end, shared->bytes / SHARE_UNIT * SHARE_UNIT);
+    first = ml_round_up(first, SHARE_UNIT);
+    end = ml_min(end, shared->bytes) / SHARE_UNIT * SHARE_UNIT;
     for (int64_t unit = first; unit < end; unit += SHARE_UNIT)
         if (madvise(shared->data + unit, page, MADV_POPULATE_WRITE)) return;
     if (first < end) (void)madvise(shared->data + first, (size_t)(end - first), MADV_COLLAPSE);
@@ -116,6 +118,19 @@ static bool take_pages(const ml_shared *shared, int64_t first, int64_t end)
     return take_small_pages(shared, first, end);
 }
 
+/* Of these what lies between pieces over which a file was laid. */
+static bool take_between(const ml_shared *shared, int64_t first, int64_t end,
+                         const ml_memory_span *laid, int64_t count)
+{
+    bool good = true;
+    for (int64_t i = 0; i < count && good && first < end; i++) {
+        int64_t start = (const char *)laid[i].data - shared->data;
+        good = take_pages(shared, first, ml_min(end, start));
+        first = ml_max(first, start + laid[i].bytes);
+    }
+    return good && take_pages(shared, first, end);
+}
+
 static ml_status lack_pages(const ml_shared *shared)
 {
     return ml_fail(ML_RESOURCE,
@@ -129,17 +144,17 @@ ml_status share_take_pages(const ml_shared *shared, int64_t first, int64_t end)
     return take_small_pages(shared, first, end) ? ML_OK : lack_pages(shared);
 }
 
-ml_status ml_shared_take_pages(ml_shared *shared)
+ml_status ml_shared_take_pages(ml_shared *shared, const ml_memory_span *laid, int64_t count)
 {
     int64_t units = ml_round_up(shared->bytes, SHARE_UNIT) / SHARE_UNIT, failed = 0;
     int64_t start = ml_part_start(units, shared->group_size, shared->group_rank),
-            count = ml_part_count(units, shared->group_size, shared->group_rank);
+            own = ml_part_count(units, shared->group_size, shared->group_rank);
 #pragma omp parallel reduction(+ : failed)
     {
         int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num(),
-                first = start + ml_part_start(count, threads, thread);
-        if (!take_pages(shared, first * SHARE_UNIT,
-                        (first + ml_part_count(count, threads, thread)) * SHARE_UNIT))
+                first = start + ml_part_start(own, threads, thread);
+        if (!take_between(shared, first * SHARE_UNIT,
+                          (first + ml_part_count(own, threads, thread)) * SHARE_UNIT, laid, count))
             failed = 1;
     }
     return failed ? lack_pages(shared) : ML_OK;
@@ -156,14 +171,22 @@ static char *inner_pages(const ml_shared *shared, size_t *bytes)
     return shared->data + (first - data);
 }
 
+/* What others wrote or took, mapped now and not in the first step. */
+static void map_all(char *pages, int64_t bytes)
+{
+    enum { PIECE = 2 * SHARE_UNIT };
+#pragma omp parallel for schedule(static)
+    for (int64_t at = 0; at < bytes; at += PIECE)
+        (void)madvise(pages + at, (size_t)ml_min(PIECE, bytes - at), MADV_POPULATE_READ);
+}
+
 void ml_shared_seal(ml_shared *shared)
 {
     size_t bytes;
     char *pages = inner_pages(shared, &bytes);
     MPI_Barrier(shared->group);
     if (bytes == 0) return;
-    (void)madvise(pages, bytes,
-                  MADV_POPULATE_READ); /* what others wrote, mapped now and not in the first step */
+    map_all(pages, (int64_t)bytes);
     (void)mprotect(pages, bytes, PROT_READ);
 }
 
@@ -180,6 +203,6 @@ void ml_shared_destroy(ml_shared *shared)
     if (!shared) return;
     if (shared->mapped) munmap(shared->data, (size_t)shared->mapped);
     if (shared->window != MPI_WIN_NULL) free_window(shared);
-    if (shared->accounts) ml_memory_account(shared->category, -shared->bytes);
+    ml_memory_account(shared->category, -shared->counted);
     ml_memory_free(shared);
 }

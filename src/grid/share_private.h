@@ -13,7 +13,7 @@ struct ml_shared {
     MPI_Win window;             /* MPI_WIN_NULL for a memory file */
     ml_group of;                /* who hold it: a group that lies in a node */
     MPI_Comm group;             /* borrowed from the grid */
-    bool accounts;              /* this rank counts the bytes */
+    int64_t counted;            /* bytes that this rank accounts for */
     int group_size, group_rank; /* of the group and in it */
     ml_category category;
 };

@@ -1,5 +1,6 @@
 /* This file gives the weights their storage, one block in the order of the slots, and points the
- * layers into it. Slots that train or that a method replaces lie apart. */
+ * layers into it. Slots that train or that a method replaces lie apart. Where a base file is going
+ * to be laid over the block, slots lie in it as they do in the file's pages. */
 #include <math.h>
 
 #include "model/model_private.h"
@@ -20,15 +21,32 @@ static bool adjoins(const ml_model *m, int64_t i)
     return m->follows[i] && m->slots[i].dtype == m->slots[i - 1].dtype;
 }
 
-/* Where each chosen slot lies in one block. Returns the block's size; with a `block` the slots are
- * pointed into it. */
-static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, char *block)
+/* Of a slot and those that lie right behind it. */
+static int64_t run_bytes(const ml_model *m, int64_t i)
+{
+    int64_t bytes = slot_bytes(&m->slots[i]);
+    while (++i < m->nslots && adjoins(m, i)) bytes += slot_bytes(&m->slots[i]);
+    return bytes;
+}
+
+/* Where a run of slots begins behind `used` bytes of the block. */
+static int64_t run_start(const ml_model *m, int64_t i, int64_t used)
+{
+    int64_t aligned = ml_round_up(used, ALIGNMENT), place = m->slots[i].place;
+    if (place == 0) return aligned;
+    int64_t page = ml_memory_page(), ahead = ((place - used) % page + page) % page;
+    return ahead < ALIGNMENT || run_bytes(m, i) >= m->least_placed ? used + ahead : aligned;
+}
+
+/* Where each chosen slot lies in one block, at its place in a page of the file where `placed`.
+ * Returns the block's size; with a `block` the slots are pointed into it. */
+static int64_t lay_out_slots(const ml_model *m, slot_filter chosen, bool placed, char *block)
 {
     int64_t used = 0;
     for (int64_t i = 0; i < m->nslots; i++) {
         ml_model_slot *slot = &m->slots[i];
         if (!chosen(slot)) continue;
-        if (!adjoins(m, i)) used = ml_round_up(used, ALIGNMENT);
+        if (!adjoins(m, i)) used = placed ? run_start(m, i, used) : ml_round_up(used, ALIGNMENT);
         if (block) slot->data = block + used;
         used += slot_bytes(slot);
     }
@@ -43,9 +61,15 @@ static bool is_ours(const ml_model_slot *slot) { return !slot->apart; }
 
 int64_t ml_model_lay_out_apart(ml_model *m, void *block)
 {
-    return lay_out_slots(m, is_apart_bf16, block);
+    return lay_out_slots(m, is_apart_bf16, false, block);
 }
-int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_ours, NULL); }
+int64_t ml_model_weight_bytes(const ml_model *m) { return lay_out_slots(m, is_ours, false, NULL); }
+
+int64_t ml_model_storage_bytes(ml_model *m, int64_t least)
+{
+    m->least_placed = least;
+    return lay_out_slots(m, is_ours, true, NULL);
+}
 
 static void point_norm(ml_norm *norm, const ml_model_slot *slot)
 {
@@ -201,7 +225,7 @@ void ml_model_point(ml_model *m)
 
 void ml_model_bind_storage(ml_model *m, void *storage)
 {
-    lay_out_slots(m, is_ours, storage);
+    lay_out_slots(m, is_ours, true, storage);
     ml_model_point(m);
 }
 

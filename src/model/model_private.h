@@ -158,6 +158,7 @@ struct ml_model {
     int64_t embed_slot, position_slot, type_slot, relative_slot; /* −1: there is none */
     bool has_embed_norm, has_pool, has_transform, has_project_out;
     void *storage;
+    int64_t least_placed; /* bytes of what lies together: ml_model_storage_bytes */
     const ml_kernels *kernels;
     ml_activation_mode mode;
     int64_t chunk_most; /* 0: chosen */

@@ -359,7 +359,9 @@ done:
 
 static ml_status take_turn(generator *g, group *own)
 {
-    ml_status st = ML_OK;
+    const ml_generation *o = g->options;
+    ml_status st = o->may_go_on ? o->may_go_on(o->self) : ML_OK;
+    if (st != ML_OK) return st;
     ML_TRY(look_at_logits(g, own));
     ML_TRY(begin_prompts(g, own));
     if (own->pass == PASS_NONE && own->running > 0) begin_tokens(g, own);

@@ -263,7 +263,7 @@ static ml_status embed(job *j)
         encode_page(j, from, ml_min(from + j->page, j->count));
         ml_grid_sum_float(grid, ML_GROUP_DP, j->vectors, dp * j->page * d);
         ml_status st = ml_grid_rank(grid) == 0 ? write_page(j, page) : ML_OK;
-        st = ml_grid_agree(grid, st);
+        st = ml_session_agree(&j->session, st);
         if (st != ML_OK) return st;
     }
     return ML_OK;

@@ -65,6 +65,15 @@ static ml_status check_prompt(const job *j, int64_t i, int64_t tokens)
     return st == ML_OK ? ML_OK : name_prompt(o, i, st);
 }
 
+/* It ends where the base has lost weights, and not with the last of a thousand prompts. */
+static ml_generation generation_of(job *j)
+{
+    ml_generation generation = j->options->generation;
+    generation.may_go_on = ml_session_may_go_on;
+    generation.self = &j->session;
+    return generation;
+}
+
 static ml_status encode_prompt(job *j, int64_t i)
 {
     ml_status st = ML_OK;
@@ -287,9 +296,10 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_text *l
                           ml_generate_report *report)
 {
     ml_status st = ML_OK;
-    job j = {.options = o, .generation = o->generation};
+    job j = {.options = o};
     session *s = &j.session;
     ml_run_config config;
+    j.generation = generation_of(&j);
     ML_TRY(open_session(s, o, &config));
     *report = (ml_generate_report){0};
     ML_TRY(prepare(&j, report));
@@ -297,8 +307,8 @@ ml_status ml_generate_run(const ml_generate_options *o, ml_text *out, ml_text *l
     ML_TRY(ml_session_build(s, false, NULL, NULL));
     ML_TRY(prepare_adapters(&j, &report->adapter_seconds));
     double start = ml_seconds();
-    ML_TRY(ml_grid_agree(s->grid, generate(&j, out)));
-    ML_TRY(ml_grid_agree(s->grid, score(&j, log_probs)));
+    ML_TRY(ml_session_agree(s, generate(&j, out)));
+    ML_TRY(ml_session_agree(s, score(&j, log_probs)));
     report->seconds = ml_seconds() - start;
     describe(&j, report);
 done:
@@ -338,7 +348,7 @@ static ml_status encode_turn(job *j, const char *prompt)
     ml_status st = ML_OK;
     const ml_adapter *adapter = j->options->nadapters ? &j->adapters[0] : NULL;
     bool dressed = adapter && ml_method_has_prefix(adapter->method);
-    j->generation = j->options->generation;
+    j->generation = generation_of(j);
     ML_TRY(requests_create(&j->requests, j->session.base, 1, j->generation.max_new));
     ML_TRY(requests_find_ends(&j->requests, j->session.base, &j->generation));
     if (j->options->turn_end)
@@ -367,13 +377,13 @@ static ml_status answer_turn(job *j, const char *prompt, ml_text *out)
     if (st == ML_OK) st = requests_decode(&j->requests, 0, out);
     requests_destroy(&j->requests);
     j->requests = (requests){0};
-    return ml_grid_agree(j->session.grid, st);
+    return ml_session_agree(&j->session, st);
 }
 
 ml_status ml_generate_talk(const ml_generate_options *o, const ml_talk *talk)
 {
     ml_status st = ML_OK;
-    job j = {.options = o, .generation = o->generation};
+    job j = {.options = o};
     session *s = &j.session;
     double seconds;
     bool more;

@@ -128,6 +128,8 @@ ml_status outputs_prepare(outputs *o, session *s, const ml_output_options *optio
                                     "%d does not know eval --generate yet; take cp 1",
                                     ml_grid_cp(s->grid));
     o->generation = options->generation;
+    o->generation.may_go_on = ml_session_may_go_on;
+    o->generation.self = s;
     o->together = options->together;
     if (ml_grid_rank(s->grid) == 0) ML_TRY(ml_durable_may_write(options->path));
     ML_TRY(requests_create(&o->requests, s->base, sequences, o->generation.max_new));
@@ -165,6 +167,7 @@ ml_status outputs_write(outputs *o, const session *s, const char *path)
 {
     ml_status st =
         requests_generate(&o->requests, s->grid, s->model, &o->generation, o->together, NULL);
+    st = ml_session_agree(s, st);
     return st == ML_OK
                ? ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? write_file(o, path) : ML_OK)
                : st;

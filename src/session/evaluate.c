@@ -114,7 +114,7 @@ static ml_status evaluate_labels(session *s, const evaluation_stop *stop, const 
     ML_TRY(ml_grid_agree(s->grid,
                          predictions_create(&p, s->valid.dataset, s->valid.sampler, s->max_len)));
     s->predictions = &p;
-    ML_TRY(ml_grid_agree(s->grid, add_losses(s, stop, sums)));
+    ML_TRY(ml_session_agree(s, add_losses(s, stop, sums)));
     ML_TRY(take_figures(s, &p, path, out));
 done:
     s->predictions = NULL;
@@ -186,8 +186,9 @@ ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const cha
     else if (st == ML_OK && predicts(s))
         st = evaluate_labels(s, stop, path, sums, &out->figures);
     else if (st == ML_OK)
-        st = ml_grid_agree(s->grid, add_losses(s, stop, sums));
+        st = add_losses(s, stop, sums);
     s->losses = NULL;
+    st = ml_session_agree(s, st);
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     ml_grid_sum_double(s->grid, ML_GROUP_PIPE, sums, PAIR_SUMS); /* the last stage's, others' 0 */

@@ -383,7 +383,8 @@ static ml_status pack(session *s, const data_source *source, int64_t first, int6
     /* Dropout differs from sequence to sequence; and the gradient of a row that several share is a
      * sum over them, which depends on who shares it. */
     bool share = s->config->data.share_prompts && !keyed && !ml_run_config_is_exact(s->config);
-    ml_status st = read_sequences(s, source, first, count, read);
+    ml_status st = ml_session_check_base(s, ML_OK); /* hours of passes with lost weights end here */
+    if (st == ML_OK) st = read_sequences(s, source, first, count, read);
     if (st != ML_OK) return st;
     p->batch = (ml_batch){
         .token = p->token, .row = p->row, .targets = {p->target_start, p->target, 0, NULL}};

@@ -263,7 +263,7 @@ static ml_status refer(session *s, data_source *source, const evaluation_stop *s
     memset(*out, 0, (size_t)sequences * sizeof **out);
 done:
     st = ml_grid_agree(s->grid, st);
-    if (st == ML_OK) st = ml_grid_agree(s->grid, refer_part(s, source, stop, mismatched, *out));
+    if (st == ML_OK) st = ml_session_agree(s, refer_part(s, source, stop, mismatched, *out));
     if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_DP, *out, sequences);
     if (st == ML_OK) ml_grid_sum_double(s->grid, ML_GROUP_PIPE, *out, sequences);
     return st;

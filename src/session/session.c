@@ -94,7 +94,7 @@ static void close_own(session *s)
 {
     ml_bank_destroy(s->bank);
     ml_model_destroy(s->model);
-    ml_shared_destroy(s->shared);
+    ml_session_give_up_weights(s);
     ml_kernels_destroy(s->kernels);
     ml_base_close(s->base);
 }

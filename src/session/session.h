@@ -136,11 +136,14 @@ typedef struct session {
     ml_exact *losses; /* borrowed: takes the losses of an evaluation's targets; NULL: nobody does */
     pairs_ahead ahead;
     contrast contrast;
-    ml_pooling pooling;  /* of objective contrastive, never GIVEN */
-    ml_shared *shared;   /* the frozen weights, where ranks of this node hold them together; NULL:
-                            each has its own */
-    double load_seconds; /* reading the weights took the slowest rank */
-    int64_t load_bytes;  /* that all ranks together read of the base */
+    ml_pooling pooling;   /* of objective contrastive, never GIVEN */
+    ml_shared *shared;    /* the frozen weights, where ranks of this node hold them together; NULL:
+                             each has its own */
+    ml_memory_block own;  /* its own, where the base is laid over them; else they are the model's */
+    int64_t least_mapped; /* bytes of a piece of the base that is laid over weights; −1: none is */
+    double load_seconds;  /* reading the weights took the slowest rank */
+    int64_t load_bytes;   /* that all ranks together read of the base */
+    int64_t mapped_bytes; /* of these what is not read but mapped */
 } session;
 
 /* Of an objective that was not given: what the data are for. Their labels say it where one
@@ -273,10 +276,17 @@ ml_status ml_session_create_model(session *s, const ml_model_spec *spec,
                                   int64_t in_flight) ML_NODISCARD;
 void ml_session_lay_out(session *s);
 
-/* weights.c: storage, then contents. Collective. A shared copy can only be read from then on: who
- * would write weights needs memory.share_frozen: off. */
+/* weights.c: storage, then contents. Collective. A shared copy, and what is mapped, can only be
+ * read from then on: who would write weights needs memory.share_frozen: off and memory.load: read.
+ * check_base: `st` of what was computed with them, or ml_base_check's failure, which may be the
+ * cause; local. agree: the same, agreed on by all ranks. give_up: the storage, collective over
+ * REPLICA. */
 ml_status ml_session_store_weights(session *s) ML_NODISCARD;
 ml_status ml_session_read_weights(session *s) ML_NODISCARD;
+ml_status ml_session_check_base(const session *s, ml_status st) ML_NODISCARD;
+ml_status ml_session_may_go_on(void *self) ML_NODISCARD; /* the same, of a session, for passes */
+ml_status ml_session_agree(const session *s, ml_status st) ML_NODISCARD;
+void ml_session_give_up_weights(session *s);
 bool ml_session_shares_frozen(const session *s); /* whether this rank's weights are to be shared;
                                                  known before they are stored */
 int ml_session_frozen_sharers(

@@ -56,7 +56,7 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     bytes[ML_MEM_COMMUNICATION] += ml_grid_sums_bytes(shape->node_ranks);
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
-        ml_shares_bytes(shape->cp, shape->sequences) +
+        ml_shares_bytes(shape->cp, shape->sequences) + ml_base_map_bytes(ml_model_slots(model)) +
         transient_bytes(model, parameters, shape, true);
     if (shape->contrasted == 0) return;
     bytes[ML_MEM_OTHER] += ml_packer_vector_bytes(shape->sequences, shape->spec->width);

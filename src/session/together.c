@@ -216,6 +216,7 @@ ml_status ml_together_build(ml_together *t, const char *backend, const char *vec
         s->shared = host->shared;
         s->load_seconds = host->load_seconds;
         s->load_bytes = host->load_bytes;
+        s->mapped_bytes = host->mapped_bytes;
         ML_TRY(ml_session_build_beside(s));
         ML_TRY(ml_grid_agree(host->grid, begin_head(s, host)));
     }

@@ -1,5 +1,5 @@
-/* A session's weights: where they lie (private, or one copy for the replicas of a node) and how
- * they get there. */
+/* A session's weights: where they lie (private, or one copy for the replicas of a node, and in
+ * either case the base file's own pages where these can be laid over it) and how they get there. */
 #include <inttypes.h>
 
 #include "mpilora/family.h"
@@ -44,43 +44,7 @@ static void warn_of_nothing(const session *s)
                 ml_grid_dp(s->grid), ml_grid_tp(s->grid));
 }
 
-/* Leaves s->shared NULL where this rank keeps its own copy. */
-static ml_status share_weights(session *s)
-{
-    ml_status st = ML_OK;
-    warn_of_nothing(s);
-    if (ml_session_shares_frozen(s))
-        st = ml_grid_share(&s->shared, s->grid, ml_model_weight_bytes(s->model), ML_MEM_FROZEN,
-                           "the frozen weights");
-    st = ml_grid_agree(s->grid, st);
-    if (st == ML_OK) return ML_OK;
-    if (s->config->memory.share_frozen == ML_SHARE_ON)
-        return ml_fail(st,
-                       "memory.share_frozen: on, but it cannot be: %s; set it to auto for a copy "
-                       "in every rank",
-                       ml_error_text());
-    ml_warn("%s; these ranks keep a copy each", ml_error_text());
-    return ML_OK;
-}
-
-ml_status ml_session_store_weights(session *s)
-{
-    ml_status st = share_weights(s);
-    if (st != ML_OK) return st;
-    if (s->shared)
-        ml_model_bind_storage(s->model, ml_shared_data(s->shared));
-    else
-        st = ml_model_bind(s->model);
-    return ml_grid_agree(s->grid, st);
-}
-
-/* ---- contents ------------------------------------------------------------------------------ */
-
-static bool is_shared(const session *s, const ml_model_slot *slot)
-{
-    const char *first = s->shared ? ml_shared_data(s->shared) : NULL, *data = slot->data;
-    return first && data >= first && data < first + ml_model_weight_bytes(s->model);
-}
+/* ---- what is in the base ------------------------------------------------------------------- */
 
 /* Not so with biases that the method made, which stay zero, and with a new head. */
 static bool is_in_base(const session *s, const ml_model_slot *slot)
@@ -97,6 +61,160 @@ static bool is_in_base(const session *s, const ml_model_slot *slot)
         if (!strcmp(tensor.name, slot->name)) return true;
     }
     return false;
+}
+
+/* ---- the file's pages ---------------------------------------------------------------------- */
+
+static const char weights_name[] = "the frozen weights";
+
+static bool is_mapped(const session *s) { return s->least_mapped >= 0; }
+
+static int64_t storage_bytes(const session *s)
+{
+    return ml_model_storage_bytes(s->model, s->least_mapped);
+}
+
+/* What `auto` decides: pages wherever a file system of this machine's own has them. Nothing is then
+ * copied, so that weights are there in a tenth of the time and in memory once for all runs; and
+ * though they are small pages in the place of huge ones, no difference between steps could be
+ * measured (docs/performance, Loading). Whoever asks for a copy in each replica gets copies. */
+static bool auto_takes_pages(const session *s)
+{
+    bool apart = s->config->memory.share_frozen == ML_SHARE_OFF &&
+                 ml_grid_group_size(s->grid, ML_GROUP_REPLICA) > 1;
+    return !apart && ml_base_maps_well(s->base);
+}
+
+static bool wants_pages(const session *s)
+{
+    ml_load load = s->config->memory.load;
+    if (load == ML_LOAD_READ || !s->base || !has_frozen(s)) return false;
+    if (s->peft && ml_peft_changes_weights(s->peft)) return false; /* pages cannot be written to */
+    return load == ML_LOAD_MAP || auto_takes_pages(s);
+}
+
+/* What the base has in the storage of the model, slot by slot: `name` NULL for the rest. Those that
+ * the method holds, or another stage, are not in it. */
+static int64_t list_storage(const session *s, ml_base_request *requests, ml_model_slot **slots)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < ml_model_slots(s->model); i++) {
+        ml_model_slot *slot = ml_model_slot_at(s->model, i);
+        if (slot->apart || slot->elsewhere) continue;
+        if (slots) slots[count] = slot;
+        requests[count++] = (ml_base_request){is_in_base(s, slot) ? slot->name : NULL, &slot->shard,
+                                              slot->dtype, slot->data};
+    }
+    return count;
+}
+
+/* Where slots lie in the file, before they have storage. The replicas, which may share it, do the
+ * same. */
+static ml_status place_weights(session *s)
+{
+    /* Less is read sooner than the kernel has looked at a mapping. */
+    enum { WORTH = 256 << 10 };
+    ml_status st = ML_OK;
+    ml_base_request *requests = NULL;
+    ml_model_slot **slots = NULL;
+    int64_t *place = NULL, most = ml_model_slots(s->model), refused = !wants_pages(s);
+    ml_grid_max_int64(s->grid, ML_GROUP_REPLICA, &refused, 1);
+    s->least_mapped = refused ? -1 : s->config->memory.load == ML_LOAD_MAP ? 0 : WORTH;
+    if (refused) return ML_OK;
+    ML_NEW(requests, most, ML_MEM_OTHER, "what to map");
+    ML_NEW(slots, most, ML_MEM_OTHER, "what to map");
+    ML_NEW(place, most, ML_MEM_OTHER, "places of weights");
+    int64_t count = list_storage(s, requests, slots);
+    ml_base_find_places(s->base, requests, count, place);
+    for (int64_t i = 0; i < count; i++) slots[i]->place = place[i];
+done:
+    ml_memory_free(requests);
+    ml_memory_free(slots);
+    ml_memory_free(place);
+    return st;
+}
+
+/* Over the storage that there is, but for MPI's own. */
+static ml_status map_base(session *s, ml_base_request *requests)
+{
+    ml_memory_span span;
+    if (!is_mapped(s) || (s->shared && !ml_shared_is_own(s->shared))) return ML_OK;
+    void *block = s->shared ? ml_shared_data(s->shared) : s->own.start;
+    int64_t count = list_storage(s, requests, NULL);
+    ml_status st = ml_base_map(s->base, block, storage_bytes(s), s->least_mapped, requests, count);
+    if (st != ML_OK) return st;
+    s->mapped_bytes = 0;
+    if (ml_session_borrowed_bytes(s) > 0) return ML_OK; /* the replicas' first rank counts them */
+    for (int64_t i = 0; i < ml_base_mapped(s->base, i, &span); i++) s->mapped_bytes += span.bytes;
+    return ML_OK;
+}
+
+/* Leaves s->shared NULL where this rank keeps its own copy. */
+static ml_status share_weights(session *s)
+{
+    ml_status st = ML_OK;
+    warn_of_nothing(s);
+    if (ml_session_shares_frozen(s))
+        st = ml_grid_share(&s->shared, s->grid, storage_bytes(s), ml_model_weight_bytes(s->model),
+                           ML_MEM_FROZEN, weights_name);
+    st = ml_grid_agree(s->grid, st);
+    if (st == ML_OK) return ML_OK;
+    if (s->config->memory.share_frozen == ML_SHARE_ON)
+        return ml_fail(st,
+                       "memory.share_frozen: on, but it cannot be: %s; set it to auto for a copy "
+                       "in every rank",
+                       ml_error_text());
+    ml_warn("%s; these ranks keep a copy each", ml_error_text());
+    return ML_OK;
+}
+
+static ml_status store_own(session *s)
+{
+    if (!is_mapped(s)) return ml_model_bind(s->model);
+    ml_status st = ml_memory_reserve(&s->own, storage_bytes(s), ml_model_weight_bytes(s->model),
+                                     ML_MEM_FROZEN, weights_name);
+    if (st == ML_OK) ml_model_bind_storage(s->model, s->own.start);
+    return st;
+}
+
+ml_status ml_session_store_weights(session *s)
+{
+    ml_status st = ml_grid_agree(s->grid, place_weights(s));
+    if (st == ML_OK) st = share_weights(s);
+    if (st != ML_OK) return st;
+    if (s->shared)
+        ml_model_bind_storage(s->model, ml_shared_data(s->shared));
+    else
+        st = store_own(s);
+    return ml_grid_agree(s->grid, st);
+}
+
+void ml_session_give_up_weights(session *s)
+{
+    if (s->base) ml_base_unmap(s->base);
+    ml_shared_destroy(s->shared);
+    ml_memory_release(&s->own);
+}
+
+ml_status ml_session_check_base(const session *s, ml_status st)
+{
+    ml_status base = s->base ? ml_base_check(s->base) : ML_OK;
+    return base != ML_OK ? base : st;
+}
+
+ml_status ml_session_may_go_on(void *self) { return ml_session_check_base(self, ML_OK); }
+
+ml_status ml_session_agree(const session *s, ml_status st)
+{
+    return ml_grid_agree(s->grid, ml_session_check_base(s, st));
+}
+
+/* ---- contents ------------------------------------------------------------------------------ */
+
+static bool is_shared(const session *s, const ml_model_slot *slot)
+{
+    const char *first = s->shared ? ml_shared_data(s->shared) : NULL, *data = slot->data;
+    return first && data >= first && data < first + storage_bytes(s);
 }
 
 /* The shared tensors, which the replicas read together, or this rank's own. */
@@ -118,14 +236,28 @@ static ml_status load(session *s, bool shared, ml_base_request *requests)
     return st;
 }
 
+static ml_status take_shared_pages(session *s)
+{
+    ml_status st = ML_OK;
+    ml_memory_span *laid = NULL, none;
+    int64_t count = ml_base_mapped(s->base, 0, &none);
+    ML_NEW(laid, count, ML_MEM_OTHER, "what is mapped");
+    for (int64_t i = 0; i < count; i++) (void)ml_base_mapped(s->base, i, &laid[i]);
+    st = ml_shared_take_pages(s->shared, laid, count);
+done:
+    ml_memory_free(laid);
+    return st;
+}
+
 static ml_status load_all(session *s)
 {
     ml_status st = ML_OK;
     ml_base_request *requests = NULL;
     ML_NEW(requests, ml_model_slots(s->model), ML_MEM_OTHER, "what to read");
+    ML_TRY(map_base(s, requests));
     ML_TRY(load(s, false, requests));
     if (s->shared) {
-        ML_TRY(ml_shared_take_pages(s->shared));
+        ML_TRY(take_shared_pages(s));
         ML_TRY(load(s, true, requests));
     }
     ML_TRY(ml_session_draw_head(s));
@@ -191,6 +323,9 @@ ml_status ml_session_read_weights(session *s)
     if (s->shared) ml_shared_seal(s->shared);
     s->load_seconds = ml_seconds() - started;
     ml_grid_max_double(s->grid, ML_GROUP_WORLD, &s->load_seconds, 1);
-    ml_grid_sum_int64(s->grid, ML_GROUP_WORLD, &s->load_bytes, 1);
+    int64_t bytes[] = {s->load_bytes, s->mapped_bytes};
+    ml_grid_sum_int64(s->grid, ML_GROUP_WORLD, bytes, 2);
+    s->load_bytes = bytes[0];
+    s->mapped_bytes = bytes[1];
     return ML_OK;
 }

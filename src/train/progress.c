@@ -34,10 +34,13 @@ static void print_kernels(const session *s)
 
 static void print_load(const session *s)
 {
-    ml_log("  weights      %.1f MB read in %.2f s, %.2f GB/s (%d thread%s a rank)",
+    char mapped[64] = "";
+    if (s->mapped_bytes > 0)
+        snprintf(mapped, sizeof mapped, ", %.1f MB of them mapped", 1e-6 * (double)s->mapped_bytes);
+    ml_log("  weights      %.1f MB read in %.2f s, %.2f GB/s (%d thread%s a rank)%s",
            1e-6 * (double)s->load_bytes, s->load_seconds,
            1e-9 * (double)s->load_bytes / s->load_seconds, omp_get_max_threads(),
-           omp_get_max_threads() > 1 ? "s" : "");
+           omp_get_max_threads() > 1 ? "s" : "", mapped);
 }
 
 static void print_data(const run *r)

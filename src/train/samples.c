@@ -51,6 +51,7 @@ ml_status samples_where_due(run *r)
     if (!is_on(r) || !due) return ML_OK;
     st = r->options->sampler->make(r->options->sampler->self, r->session.grid, r->session.model,
                                    r->step, &lines);
+    st = ml_session_check_base(&r->session, st);
     st = ml_grid_agree(r->session.grid, st == ML_OK ? append(r, &lines) : st);
     ml_text_destroy(&lines);
     return st;

@@ -131,6 +131,7 @@ ml_status step_end(run *r, passes *p, ml_status local, const step_clock *clock, 
         SUMS = COMPARED + PAIR_SUMS
     };
     double sums[SUMS] = {0.0};
+    local = ml_session_check_base(s, local);
     if (ml_grid_tp_rank(s->grid) == 0) {
         sums[LOSS] = p->loss_sum;
         sums[COMPUTED] = p->computed;

@@ -109,6 +109,7 @@ static json_t *describe_load(const session *s)
     json_t *load = json_object();
     json_object_set_new(load, "seconds", number(s->load_seconds));
     json_object_set_new(load, "bytes", json_integer(s->load_bytes));
+    json_object_set_new(load, "mapped_bytes", json_integer(s->mapped_bytes));
     json_object_set_new(load, "gb_per_s", number(1e-9 * (double)s->load_bytes / s->load_seconds));
     return load;
 }

@@ -39,7 +39,7 @@ def prepare(arguments, folder):
     with open(path, "w", encoding="ascii") as file:
         json.dump({"run": {"dir": os.path.join(folder, "run")}, "base": base, "method": {"rank": 1}, "data": {"train": data, "max_len": 4},
                    "batch": {"sequences": arguments.ranks, "micro": 1}, "train": {"steps": 1}, "parallel": {"tp": arguments.tp},
-                   "precision": arguments.precision, "kernels": {"product": "blas"}, "memory": {"share_frozen": arguments.share}}, file)
+                   "precision": arguments.precision, "kernels": {"product": "blas"}, "memory": {"share_frozen": arguments.share, "load": arguments.load}}, file)
     return base, path
 
 
@@ -114,6 +114,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
     parser.add_argument("--share", default="auto", choices=("auto", "on", "off"))
+    parser.add_argument("--load", default="auto", choices=("auto", "map", "read"))
     arguments = parser.parse_args()
     ratios, beside = [], "cat" if arguments.cold else "a parallel copy into fresh memory"
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +130,7 @@ def main():
             print(f"pair {pair + 1}: mpilora {1e-9 * rates[0]:.2f} GB/s, {beside} {1e-9 * rates[1]:.2f} GB/s, ratio {ratios[-1]:.2f}", flush=True)
         size = os.path.getsize(base)
     print(f"{1e-9 * size:.2f} GB beside {beside}, {'cold' if arguments.cold else 'warm'}, {arguments.ranks} ranks (tp {arguments.tp}) x {arguments.threads} threads, "
-          f"{arguments.precision}: median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+          f"{arguments.precision}, load {arguments.load}: median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 main()

@@ -44,7 +44,7 @@ def prepare(arguments, folder):
     with open(path, "w", encoding="ascii") as file:
         json.dump({"run": {"dir": os.path.join(folder, "run")}, "base": base, "method": {"name": "lora", "rank": 8, "targets": ["q", "v"]},
                    "data": {"train": data, "max_len": arguments.length}, "batch": {"sequences": 1}, "train": {"steps": arguments.steps},
-                   "precision": "bf16"}, file)
+                   "precision": "bf16", "memory": {"load": arguments.load}}, file)
     return nothing, path
 
 
@@ -64,6 +64,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--length", type=int, default=64, help="tokens of a step")
+    parser.add_argument("--load", default="auto", choices=("auto", "map", "read"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--launcher", default="", help="words before the program, mpirun for example; none: a process alone")
     arguments = parser.parse_args()

@@ -47,14 +47,14 @@ static void check_block(const ml_grid *grid, int64_t bytes, bool whole_pages)
     ml_shared *shared;
     int members = ml_grid_group_size(grid, ML_GROUP_REPLICA),
         place = ml_grid_group_rank(grid, ML_GROUP_REPLICA), tp_rank = ml_grid_tp_rank(grid);
-    if (ml_grid_share(&shared, grid, bytes, ML_MEM_FROZEN, "a test's block") != ML_OK)
+    if (ml_grid_share(&shared, grid, bytes, bytes, ML_MEM_FROZEN, "a test's block") != ML_OK)
         fail_msg("%s", ml_error_text());
     unsigned char *data = ml_shared_data(shared);
     assert_int_equal((uintptr_t)data % 64, 0);
     int64_t counted = ml_memory_current(ML_MEM_FROZEN);
     ml_grid_sum_int64(grid, ML_GROUP_NODE, &counted, 1);
     assert_int_equal(counted, bytes * ml_grid_group_size(grid, ML_GROUP_NODE) / members);
-    assert_int_equal(ml_shared_take_pages(shared), ML_OK);
+    assert_int_equal(ml_shared_take_pages(shared, NULL, 0), ML_OK);
     int64_t start = ml_part_start(bytes, members, place),
             count = ml_part_count(bytes, members, place);
     for (int64_t i = start; i < start + count; i++) data[i] = value_at(i, tp_rank);
@@ -100,7 +100,7 @@ static void what_cannot_be_made_is_an_error_everywhere(void **state)
     small = before;
     small.rlim_cur = 1 << 20;
     if (ml_grid_rank(grid) == 0) setrlimit(RLIMIT_FSIZE, &small);
-    assert_int_equal(ml_grid_share(&shared, grid, bytes, ML_MEM_FROZEN, "a test's block"),
+    assert_int_equal(ml_grid_share(&shared, grid, bytes, bytes, ML_MEM_FROZEN, "a test's block"),
                      ML_RESOURCE);
     if (ml_grid_rank(grid) == 0) setrlimit(RLIMIT_FSIZE, &before);
     assert_null(shared);

@@ -8,10 +8,14 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "model/families/families.h"
@@ -366,9 +370,200 @@ static void a_file_cut_while_in_use_is_named(void **state)
     ml_base_close(base);
 }
 
+/* ---- mapped -------------------------------------------------------------------------------- */
+
+enum { TENSORS = 64 };
+
+typedef struct mapped {
+    ml_base *base;
+    ml_memory_block block;
+    int64_t count;
+    ml_model_tensor tensor[TENSORS];
+    ml_base_request request[TENSORS];
+} mapped;
+
+static const ml_shard all_of_it = {.dim = ML_SHARD_WHOLE};
+
+/* Tensors lie in the block as in the file's pages, one behind the other. */
+static void open_mapped(mapped *m)
+{
+    const int64_t page = ml_memory_page();
+    write_file(ML_BF16);
+    assert_int_equal(ml_base_open(&m->base, path), ML_OK);
+    m->count = ml_model_tensor_count(&spec);
+    assert_true(m->count <= TENSORS);
+    int64_t bytes = m->base->opened.bytes, before = m->base->offset[0] / page * page;
+    assert_int_equal(ml_memory_reserve(&m->block, bytes, bytes, ML_MEM_FROZEN, "a test's block"),
+                     ML_OK);
+    for (int64_t i = 0; i < m->count; i++) {
+        ml_model_tensor_at(&spec, i, &m->tensor[i]);
+        m->request[i] = (ml_base_request){m->tensor[i].name, &all_of_it,
+                                          ml_base_tensor_dtype(m->base, &m->tensor[i]),
+                                          (char *)m->block.start + m->base->offset[i] - before};
+    }
+}
+
+static void load_mapped(mapped *m)
+{
+    int64_t bytes;
+    if (ml_base_map(m->base, m->block.start, m->block.bytes, 0, m->request, m->count) != ML_OK)
+        fail_msg("%s", ml_error_text());
+    if (ml_base_load(m->base, m->request, m->count, NULL, &bytes) != ML_OK)
+        fail_msg("%s", ml_error_text());
+}
+
+static void close_mapped(mapped *m)
+{
+    ml_base_unmap(m->base);
+    ml_memory_release(&m->block);
+    ml_base_close(m->base);
+    assert_int_equal(ml_memory_current(ML_MEM_FROZEN), 0);
+}
+
+static int64_t mapped_bytes(const ml_base *base)
+{
+    int64_t all = 0;
+    ml_memory_span span;
+    for (int64_t i = 0; i < ml_base_mapped(base, i, &span); i++) all += span.bytes;
+    return all;
+}
+
+static void check_mapped(const mapped *m)
+{
+    for (int64_t i = 0; i < m->count; i++) {
+        const ml_base_request *r = &m->request[i];
+        size_t bytes = (size_t)ml_dtype_bytes(r->dtype, m->tensor[i].rows * m->tensor[i].cols);
+        char *found = malloc(bytes);
+        assert_int_equal(ml_base_read(m->base, r->name, r->shard, r->dtype, found), ML_OK);
+        assert_memory_equal(found, r->out, bytes);
+        free(found);
+    }
+}
+
+static void mapped_is_as_read(void **state)
+{
+    (void)state;
+    mapped m;
+    open_mapped(&m);
+    const ml_base_request own = m.request[4];
+    load_mapped(&m);
+    ml_memory_span span;
+    assert_int_equal(ml_base_mapped(m.base, 0, &span), 1); /* the contents lie together */
+    assert_true(mapped_bytes(m.base) >= (m.base->opened.bytes - m.base->offset[0]) / 2);
+    check_mapped(&m);
+    /* What the base has not cuts the piece in two, and its place can be written to. */
+    m.request[4].name = NULL;
+    ml_base_unmap(m.base);
+    ml_memory_release(&m.block);
+    int64_t bytes = m.base->opened.bytes;
+    assert_int_equal(ml_memory_reserve(&m.block, bytes, 0, ML_MEM_FROZEN, "a test's block"), ML_OK);
+    for (int64_t i = 0, page = ml_memory_page(); i < m.count; i++)
+        m.request[i].out =
+            (char *)m.block.start + m.base->offset[i] - m.base->offset[0] / page * page;
+    assert_int_equal(ml_base_map(m.base, m.block.start, m.block.bytes, 0, m.request, m.count),
+                     ML_OK);
+    memset(m.request[4].out, 1, (size_t)(m.tensor[4].rows * m.tensor[4].cols) * 2);
+    m.request[4].name = own.name;
+    int64_t read;
+    assert_int_equal(ml_base_load(m.base, m.request, m.count, NULL, &read), ML_OK);
+    check_mapped(&m);
+    assert_int_equal(ml_base_check(m.base), ML_OK);
+    close_mapped(&m);
+}
+
+/* A page that is gone reads as zeros, and the check says why. */
+static void a_mapped_file_cut_while_in_use_is_named(void **state)
+{
+    (void)state;
+    mapped m;
+    open_mapped(&m);
+    load_mapped(&m);
+    int64_t end = m.base->offset[0] + 8;
+    char expected[160];
+    assert_int_equal(truncate(path, end), 0);
+    const char *lost = m.request[m.count / 2].out;
+    ml_memory_span span;
+    (void)ml_base_mapped(m.base, 0, &span);
+    assert_true(lost > (const char *)span.data && lost < (const char *)span.data + span.bytes);
+    assert_int_equal(*(const volatile char *)lost, 0);
+    assert_int_equal(lost[1], 0);
+    assert_int_equal(ml_base_check(m.base), ML_INPUT);
+    snprintf(expected, sizeof expected, "%s: the file ends at byte %" PRId64, path, end);
+    assert_non_null(strstr(ml_error_text(), expected));
+    assert_int_equal(truncate(path, m.base->opened.bytes), 0); /* of the same size again */
+    assert_int_equal(ml_base_check(m.base), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "could not be read while in use"));
+    close_mapped(&m);
+    open_mapped(&m);
+    assert_int_equal(truncate(path, end), 0); /* before its pages are taken */
+    int64_t bytes;
+    assert_int_equal(ml_base_map(m.base, m.block.start, m.block.bytes, 0, m.request, m.count),
+                     ML_OK);
+    assert_int_equal(ml_base_load(m.base, m.request, m.count, NULL, &bytes), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), expected));
+    close_mapped(&m);
+}
+
+static void a_mapped_file_that_is_written_to_is_named(void **state)
+{
+    (void)state;
+    mapped m;
+    const struct timespec past[2] = {{1000000000, 0}, {1000000000, 0}};
+    open_mapped(&m);
+    load_mapped(&m);
+    assert_int_equal(ml_base_check(m.base), ML_OK);
+    assert_int_equal(utimensat(AT_FDCWD, path, past, 0), 0);
+    assert_int_equal(ml_base_check(m.base), ML_OK); /* its time alone */
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "other", 5, m.base->offset[0] + 16), 5);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(ml_base_check(m.base), ML_INPUT);
+    assert_non_null(strstr(ml_error_text(), "was written to while in use"));
+    close_mapped(&m);
+}
+
+/* A process of its own, in which SIGBUS comes from elsewhere while something is watched. */
+static int signal_of(void (*fault)(void))
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        static char watched[2 << 20];
+        signal(SIGBUS, SIG_DFL);
+        if (ml_memory_watch(watched, sizeof watched) >= 0) fault();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void touch_what_is_gone(void)
+{
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0 || ftruncate(fd, 8192)) return;
+    char *other = mmap(NULL, 8192, PROT_READ, MAP_SHARED, fd, 0);
+    if (other == MAP_FAILED || ftruncate(fd, 0)) return;
+    (void)*(volatile char *)other;
+}
+
+static void send_one(void) { (void)raise(SIGBUS); }
+
+static void a_fault_elsewhere_ends_as_before(void **state)
+{
+    (void)state;
+    assert_int_equal(signal_of(touch_what_is_gone), SIGBUS);
+    assert_int_equal(signal_of(send_one), SIGBUS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_fault_elsewhere_ends_as_before, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(mapped_is_as_read, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_mapped_file_cut_while_in_use_is_named, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_mapped_file_that_is_written_to_is_named, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_file_cut_while_in_use_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_written_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(divided_loading_reads_each_part_once, set_up, tear_down),

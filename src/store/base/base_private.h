@@ -18,6 +18,7 @@
 #define MPILORA_STORE_BASE_BASE_PRIVATE_H
 
 #include <hdf5.h>
+#include <sys/stat.h>
 
 #include "mpilora/blocks.h"
 #include "mpilora/store.h"
@@ -33,9 +34,21 @@ typedef struct extent {
     int64_t offset, bytes;
 } extent;
 
+/* Whole pages of memory that are pages of the file. */
+typedef struct base_span {
+    char *start;
+    int64_t bytes, offset;
+} base_span;
+
 struct ml_base {
     char *path;
     int fd;
+    struct {
+        int64_t bytes, seconds, nanoseconds;
+    } opened;         /* its size and time then */
+    base_span *spans; /* [nspans], ascending; NULL: nothing is mapped */
+    int64_t nspans;
+    int watch;          /* ml_memory_watch's, where there are spans */
     char *architecture; /* the file's text, whose words may be fewer than this version's */
     ml_model_spec spec;
     ml_dtype dtype;
@@ -112,6 +125,16 @@ int64_t base_slice_row(const base_slice *s);  /* elements of each */
  * Thread-safe. */
 ml_status base_slice_read(const ml_base *b, const base_slice *s, int64_t first, int64_t rows,
                           void *to, char *piece) ML_NODISCARD;
+
+/* Where the wanted part begins in the file, where its rows lie there as they are wanted; else 0. */
+int64_t base_slice_place(const base_slice *s);
+
+/* map.c: the first span that ends behind `at`, or NULL; the pages of a part of a span, which begins
+ * at the file's place `offset`, thread-safe, ML_INPUT; size and time of the file when it is
+ * opened. */
+const base_span *base_span_behind(const ml_base *b, const char *at);
+ml_status base_span_take(const ml_base *b, char *at, int64_t bytes, int64_t offset) ML_NODISCARD;
+void base_note_opened(ml_base *b, const struct stat *about);
 
 /* file_type.c: the file's type of a dtype, closed by the caller; and the dtype that a type stands
  * for, false where it is none of them. */

@@ -174,6 +174,15 @@ done:
     return ml_hdf5_end(st, b->path);
 }
 
+static ml_status note_opened(ml_base *b)
+{
+    struct stat about;
+    if (fstat(b->fd, &about))
+        return ml_fail(ML_INPUT, "%s: cannot be looked at: %s", b->path, strerror(errno));
+    base_note_opened(b, &about);
+    return ML_OK;
+}
+
 ml_status ml_base_open(ml_base **out, const char *path)
 {
     ml_status st = ML_OK;
@@ -188,6 +197,7 @@ ml_status ml_base_open(ml_base **out, const char *path)
         goto done;
     }
     ML_TRY(ml_open_regular(path, &b->fd, &bytes));
+    ML_TRY(note_opened(b));
     ML_TRY(base_seal_check(b->fd, path, bytes, &contents, &n));
     ML_TRY(examine(b, contents, n, bytes));
     *out = b;
@@ -201,6 +211,7 @@ done:
 void ml_base_close(ml_base *b)
 {
     if (!b) return;
+    ml_base_unmap(b);
     if (b->fd >= 0) close(b->fd);
     ml_memory_free(b->architecture);
     ml_memory_free(b->offset);

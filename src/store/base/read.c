@@ -1,7 +1,7 @@
 /* Reading the contents of a base file: plain reads of exactly the part that a rank holds, straight
  * into place, or through a small piece that stays in the cache where the numbers are converted or
  * columns are cut out. Of many tensors the rows are cut into tasks of some MiB, which threads take
- * one by one in the file's order. */
+ * one by one in the file's order. What map.c has laid over its place is only made present. */
 #include <inttypes.h>
 #include <omp.h>
 #include <stdatomic.h>
@@ -51,6 +51,24 @@ static void convert(const void *from, ml_dtype stored, int64_t count, ml_dtype w
     }
 }
 
+/* Bytes from the file's place `at` on; of what shows the file already the pages alone are taken. */
+static ml_status fetch(const ml_base *b, char *to, int64_t bytes, int64_t at)
+{
+    ml_status st = ML_OK;
+    while (bytes > 0) {
+        const base_span *s = base_span_behind(b, to);
+        int64_t apart = s ? ml_min(bytes, ml_max(0, s->start - to)) : bytes,
+                laid = s ? ml_min(bytes - apart, s->start + s->bytes - (to + apart)) : 0;
+        ML_TRY(ml_file_read(b->fd, b->path, to, apart, at));
+        if (laid > 0) ML_TRY(base_span_take(b, to + apart, laid, at + apart));
+        to += apart + laid;
+        at += apart + laid;
+        bytes -= apart + laid;
+    }
+done:
+    return st;
+}
+
 /* Bytes of the tensor from the file's place `at` on, of blocks whole ones. The contents are not
  * hashed at a start, so a damaged scale would be found only by what it makes of a loss. */
 static ml_status read_bytes(const ml_base *b, const base_slice *s, void *to, int64_t bytes,
@@ -58,7 +76,7 @@ static ml_status read_bytes(const ml_base *b, const base_slice *s, void *to, int
 {
     const ml_block_format *f = ml_block_format_of(s->stored);
     ml_model_tensor t;
-    ml_status st = ml_file_read(b->fd, b->path, to, bytes, at);
+    ml_status st = fetch(b, to, bytes, at);
     if (st != ML_OK || !ml_dtype_is_block(s->stored)) return st;
     int64_t bad = ml_block_find_bad(f, to, bytes / f->bytes), of_row = s->cols / f->weights;
     if (bad < 0) return ML_OK;
@@ -153,6 +171,13 @@ static ml_status read_row_ranges(const ml_base *b, const base_slice *s, int64_t 
     return ML_OK;
 }
 
+int64_t base_slice_place(const base_slice *s)
+{
+    bool whole = s->shard->dim == ML_SHARD_WHOLE;
+    if (s->stored != s->wanted || s->shard->dim == ML_SHARD_COLS) return 0;
+    return s->offset + (whole ? 0 : s->shard->part[0].start * ml_dtype_bytes(s->stored, s->cols));
+}
+
 int64_t base_slice_rows(const base_slice *s) { return ml_shard_rows(s->shard, s->rows); }
 int64_t base_slice_row(const base_slice *s) { return ml_shard_cols(s->shard, s->cols); }
 
@@ -174,6 +199,13 @@ static const ml_family_tensor *row_of_name(const ml_base *b, const char *name)
     return is_head && b->spec.tied_head ? ml_family_end(family, ML_ROLE_EMBED) : NULL;
 }
 
+/* All columns are no part of them: one rank alone holds them so. */
+static const ml_shard *shard_of(const ml_shard *shard, int64_t cols)
+{
+    static const ml_shard all = {.dim = ML_SHARD_WHOLE};
+    return shard->dim == ML_SHARD_COLS && shard->part[0].count == cols ? &all : shard;
+}
+
 ml_status base_slice_find(const ml_base *b, const ml_base_request *r, int64_t *near,
                           base_slice *out)
 {
@@ -188,7 +220,7 @@ ml_status base_slice_find(const ml_base *b, const ml_base_request *r, int64_t *n
                             .cols = t.cols,
                             .stored = base_stored(&b->spec, b->dtype, &t),
                             .wanted = r->dtype,
-                            .shard = r->shard};
+                            .shard = shard_of(r->shard, t.cols)};
         return ML_OK;
     }
     return ml_fail(ML_INPUT, "%s: tensor %s is missing", b->path, r->name);
