@@ -2,21 +2,21 @@
 # in the set's name. Which one runs is decided when the program starts, so one build serves every
 # processor. MPILORA_OBJECTS: all objects of the library, these among them.
 set(MPILORA_OBJECTS $<TARGET_OBJECTS:mpilora_objects>)
-file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS src/kernels/native/*.c)
-file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS src/kernels/rounded/*.c)
-file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS src/kernels/narrow/*.c)
+get_filename_component(root ${CMAKE_CURRENT_LIST_DIR} DIRECTORY) # also of tests/arm
+file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/native/*.c)
+file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/rounded/*.c)
+file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/narrow/*.c)
 
 # Blocks have the bytes of other programs, which round every product.
-set_source_files_properties(src/kernels/native/quantise_plain.c src/kernels/native/quantise_search.c PROPERTIES
+set_source_files_properties(${root}/src/kernels/native/quantise_plain.c ${root}/src/kernels/native/quantise_search.c PROPERTIES
   COMPILE_OPTIONS "-ffp-contract=off;-fno-trapping-math;-fno-math-errno;-Wno-psabi")
 
 # What a gradient goes through says itself where a product is rounded (native.h, ml_fma): its bits do not depend on the compiler.
 foreach(file attention_backward attention_forward block_product exponentials norms product query_key_norms vectors)
-  set_source_files_properties(src/kernels/native/${file}.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
+  set_source_files_properties(${root}/src/kernels/native/${file}.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 endforeach()
 
-function(mpilora_kernels folder name)
-  set(target mpilora_${folder}_${name})
+function(mpilora_kernel_objects target folder name)
   string(TOUPPER ${folder} sources)
   add_library(${target} OBJECT ${MPILORA_${sources}_SOURCES})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
@@ -24,17 +24,34 @@ function(mpilora_kernels folder name)
   # Where a variable is at each instruction takes a quarter of the compiler's time here; lines stay.
   target_compile_options(${target} PRIVATE -O3 -ffp-contract=fast -fno-var-tracking ${ARGN})
   target_compile_definitions(${target} PRIVATE ML_NATIVE_NAME=${name})
+endfunction()
+
+function(mpilora_kernels folder name)
+  set(target mpilora_${folder}_${name})
+  mpilora_kernel_objects(${target} ${folder} ${name} ${ARGN})
   set(MPILORA_OBJECTS ${MPILORA_OBJECTS} $<TARGET_OBJECTS:${target}> PARENT_SCOPE)
 endfunction()
 
+set(avx2 -mavx2 -mfma -mf16c)
 set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512)
 mpilora_kernels(native generic)
 mpilora_kernels(rounded generic)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   target_compile_definitions(mpilora_objects PRIVATE MPILORA_NATIVE_X86)
-  mpilora_kernels(native avx2 -mavx2 -mfma -mf16c)
+  mpilora_kernels(native avx2 ${avx2})
   mpilora_kernels(native avx512 ${avx512})
-  mpilora_kernels(rounded avx2 -mavx2 -mfma -mf16c)
+  mpilora_kernels(rounded avx2 ${avx2})
   mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
   mpilora_kernels(narrow avx512bf16 ${avx512} -mavx512bf16)
+endif()
+
+# For tests on processors without AVX-512: what of native/ is written for it, made of AVX2 there (tests/simde/instructions.h).
+# Built where it is linked, and not optimised: gcc takes minutes for register tiles that do not fit into the registers.
+find_path(MPILORA_SIMDE_INCLUDE_DIR simde/x86/avx512.h)
+mark_as_advanced(MPILORA_SIMDE_INCLUDE_DIR)
+if(MPILORA_SIMDE_INCLUDE_DIR AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND TARGET mpilora_native_avx512)
+  mpilora_kernel_objects(mpilora_simulated native avx512 ${avx2} -O0 -g0 -flax-vector-conversions -Wno-psabi
+                         -include ${root}/tests/simde/instructions.h)
+  set_target_properties(mpilora_simulated PROPERTIES EXCLUDE_FROM_ALL TRUE)
+  target_include_directories(mpilora_simulated SYSTEM PRIVATE ${MPILORA_SIMDE_INCLUDE_DIR})
 endif()

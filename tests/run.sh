@@ -9,6 +9,7 @@ source jobs/packages.sh
 install_build_packages
 (install_packages slurm-wlm munge) || echo "without SLURM the test of jobs/ is skipped" >&2
 (install_packages valgrind) || echo "without valgrind no instructions are counted (tests/bench/guard.py)" >&2
+(install_packages libsimde-dev) || echo "without SIMDe AVX-512 is tested only where the processor has it (tests/simde/)" >&2
 (install_packages libsimgrid-dev) || echo "without SimGrid no cluster is simulated (tests/simulate/)" >&2
 cores=$(nproc)
 cmake -S . -B build -DBUILD_TESTING=ON

@@ -6,11 +6,7 @@
  * out in it, GCC writes the sums of every step to memory. */
 #include "kernels/native/attention.h"
 
-#if defined(__AVX512F__)
-enum { TILE = 12 }; /* 24 of 32 registers */
-#else
-enum { TILE = 6 }; /* 12 of 16 registers */
-#endif
+enum { TILE = ML_TILE_ROWS };
 
 typedef struct tile {
     int64_t from, to; /* l runs over [from, to) */

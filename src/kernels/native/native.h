@@ -28,6 +28,14 @@ enum { ML_LANES = 4 };
 enum { ML_PANEL = 2 * ML_LANES }; /* columns of a panel of packed weights */
 typedef float ml_vector __attribute__((vector_size(4 * ML_LANES), aligned(4), may_alias));
 
+/* Rows of a register tile of products, of two vectors each: the sums fill most of the registers. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { ML_TILE_ROWS = 12 }; /* 24 of 32 registers */
+#define ML_TALL_TILES
+#else
+enum { ML_TILE_ROWS = 6 }; /* 12 of 16 registers */
+#endif
+
 #define ML_INLINE static inline __attribute__((always_inline))
 
 /* a·b + c, rounded once where the instruction set can. What numbers go through on their way to a
@@ -94,7 +102,9 @@ ML_INLINE ml_vector ml_bf16_lanes(const uint16_t *at)
  * and moves what it sums from register to register, a fifth more instructions. */
 ML_INLINE void ml_add_product(ml_vector a, ml_vector b, ml_vector *sum)
 {
-#if defined(__FMA__)
+#if defined(MPILORA_SIMULATES_VECTORS) /* tests/simde/instructions.h */
+    *sum = (ml_vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)*sum);
+#elif defined(__FMA__)
     __asm__("vfmadd231ps %2, %1, %0" : "+v"(*sum) : "v"(a), "v"(b));
 #elif defined(__ARM_FEATURE_FMA) && defined(__aarch64__)
     *sum = (ml_vector)vfmaq_f32((float32x4_t)*sum, (float32x4_t)a, (float32x4_t)b);

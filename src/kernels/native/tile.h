@@ -7,16 +7,17 @@
 
 enum { LINE = 64 }; /* bytes of a cache line */
 
-/* The tile of C that stays in registers: rows × two vectors; the sums fill most of the 32 or 16
- * registers, two hold B, one an element of A. Some rows of packed A meet all columns of a task
- * before the next; those come from the third cache meanwhile, a line in TILE_STEPS, where the
- * second one has room for both (AHEAD). */
+/* The tile of C that stays in registers: rows × two vectors; beside the sums two registers hold B,
+ * one an element of A. Some rows of packed A meet all columns of a task before the next; those come
+ * from the third cache meanwhile, a line in TILE_STEPS, where the second one has room for both
+ * (AHEAD). */
 #if defined(__AVX512F__)
-enum { TILE_ROWS = 12, AHEAD = false };
+enum { AHEAD = false };
 #else
-enum { TILE_ROWS = 6, AHEAD = true };
+enum { AHEAD = true };
 #endif
 enum {
+    TILE_ROWS = ML_TILE_ROWS,
     TILE_COLUMNS = ML_PANEL,
     TILE_VECTORS = TILE_COLUMNS / ML_LANES,
     TILE_STEPS = 8, /* of the depth, one behind the other in the code */
@@ -105,7 +106,7 @@ ML_INLINE void tile_of_kind(const bool sparse, full_blocks full, int64_t rows, i
         ROWS(4)
         ROWS(5)
         ROWS(6)
-#if defined(__AVX512F__)
+#if defined(ML_TALL_TILES)
         ROWS(7)
         ROWS(8)
         ROWS(9)
