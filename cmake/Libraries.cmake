@@ -5,9 +5,7 @@ if(NOT DEFINED BUILD_SHARED_LIBS OR BUILD_SHARED_LIBS)
   set_target_properties(mpilora_shared PROPERTIES OUTPUT_NAME mpilora EXPORT_NAME mpilora
                                                   VERSION ${PROJECT_VERSION} SOVERSION 0)
   target_link_libraries(mpilora_shared PRIVATE mpilora_dependencies)
-  if(MPILORA_SANITIZE)
-    target_link_options(mpilora_shared PRIVATE -fsanitize=address,undefined)
-  endif()
+  target_link_options(mpilora_shared PRIVATE ${MPILORA_SANITIZERS})
   target_include_directories(mpilora_shared
                              INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 endif()

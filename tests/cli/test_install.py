@@ -43,7 +43,7 @@ def run(*command, **keywords):
 
 def sanitizer_flags():
     with open(os.path.join(BUILD, "CMakeCache.txt")) as cache:
-        return ["-fsanitize=address,undefined"] if "MPILORA_SANITIZE:BOOL=ON" in cache.read() else []
+        return ["-fsanitize=address,undefined"] if re.search("^MPILORA_SANITIZE:[A-Z]+=ON$", cache.read(), re.MULTILINE) else []
 
 
 def check_tree(prefix):

@@ -36,6 +36,32 @@ static const int64_t sizes[] = {1,
                                 FLOATS};
 enum { SIZES = sizeof sizes / sizeof *sizes };
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREADS_ARE_WATCHED
+#endif
+#endif
+
+#if defined(THREADS_ARE_WATCHED)
+/* In the place of segment_map.c: through a mapping, as through the kernel's copies, ThreadSanitizer
+ * does not see whose memory is read. Threads have all vectors at the same addresses, so it sees
+ * every access of a long sum, in the order that the flags make. */
+void segment_tell_block(segment_flags *own, const float *x, int64_t n)
+{
+    own->block = (uintptr_t)x;
+    own->bytes = n * (int64_t)sizeof *x;
+}
+
+const float *segment_map(segment *s, int rank, const segment_flags *flags)
+{
+    (void)s;
+    (void)rank;
+    return flags->bytes > 0 ? (const float *)flags->block : NULL;
+}
+
+void segment_unmap_all(segment *s) { (void)s; }
+#endif
+
 typedef struct team {
     int ranks, rounds;
     uint32_t start; /* of all flags */
@@ -172,6 +198,9 @@ static void check_mappings(segment *s, bool some)
 {
     bool found = false;
     for (int i = 0; i < SEGMENT_MAPPINGS; i++) found = found || s->mapping[i].start;
+#if defined(THREADS_ARE_WATCHED)
+    some = false;
+#endif
     assert_int_equal(found, some);
     segment_unmap_all(s);
 }
