@@ -504,6 +504,24 @@ int64_t ml_kernels_rates(const ml_kernels *kernels, const ml_kernels_rate **rate
  * Errors: none. */
 double ml_kernels_peak_gflops(const ml_kernels *kernels);
 
+/* How the native product divides its work, which changes no bit of a result. */
+typedef struct ml_product_blocking {
+    int64_t rows_in_l2;      /* of packed A, that meet all columns of a task before the next */
+    int64_t group_columns;   /* of B in one task: whole cache lines of every row */
+    int64_t tasks_a_thread;  /* at least, where the product is large enough */
+    int64_t least_task_rows; /* fewer make packing B too dear */
+} ml_product_blocking;
+enum { ML_PROCESSOR_NAME = 96 };
+
+/* That of this processor with the instructions of a vector path, by the table in
+ * src/kernels/blocking.c or as the environment (MPILORA_BLOCKING) says; and the processor's name in
+ * the table.
+ * Ownership: `processor` and `out` are filled.
+ * Local.
+ * Errors: ML_USAGE where the environment says nothing that can be done. */
+ml_status ml_kernels_blocking(const char *vector_path, char processor[ML_PROCESSOR_NAME],
+                              ml_product_blocking *out) ML_NODISCARD;
+
 /* Time that all threads of this rank take to read these pieces once, each thread its part of every
  * piece; 0 under "ref".
  * Shapes: spans[count]; seconds.

@@ -4,20 +4,15 @@
  *
  * tests/bench/tune.py measures them and prints a line for the table: processors are told apart by
  * what /proc/cpuinfo says, as "AuthenticAMD/25/1" (vendor, family, model) or "0x41/0xd40" (Arm's
- * implementer and part). The first line that fits counts. */
+ * implementer and part); `bench gemm --json` names this one. The first line that fits counts. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "kernels/kernels_private.h"
 
-typedef struct blocking_line {
-    const char *processor, *vector; /* "": any */
-    ml_product_blocking blocking;
-} blocking_line;
-
 /* rows_in_l2, group_columns, tasks_a_thread, least_task_rows */
-static const blocking_line table[] = {
+static const ml_blocking_line table[] = {
     {"", "avx512", {96, 64, 8, 96}},
     {"", "", {24, 64, 8, 96}},
 };
@@ -56,10 +51,17 @@ static ml_status find_processor(char out[ML_PROCESSOR_NAME])
 
 /* ---- the numbers --------------------------------------------------------------------------- */
 
-static bool fits(const blocking_line *line, const char *processor, const char *vector)
+static bool fits(const ml_blocking_line *line, const char *processor, const char *vector)
 {
     return (!*line->processor || !strcmp(line->processor, processor)) &&
            (!*line->vector || !strcmp(line->vector, vector));
+}
+
+const ml_product_blocking *ml_blocking_among(const ml_blocking_line *lines, const char *processor,
+                                             const char *vector)
+{
+    while (!fits(lines, processor, vector)) lines++;
+    return &lines->blocking;
 }
 
 /* Four whole numbers with commas between, each from 1 on and no larger than makes sense. */
@@ -79,11 +81,12 @@ static bool read_numbers(const char *text, ml_product_blocking *out)
     return out->group_columns % ML_PRODUCT_COLUMNS_STEP == 0;
 }
 
-ml_status ml_find_blocking(const char *vector, ml_product_blocking *out)
+ml_status ml_kernels_blocking(const char *vector_path, char processor[ML_PROCESSOR_NAME],
+                              ml_product_blocking *out)
 {
     const char *given = getenv("MPILORA_BLOCKING");
-    char processor[ML_PROCESSOR_NAME];
-    const blocking_line *line = table;
+    ml_status st = find_processor(processor);
+    if (st != ML_OK) return st;
     if (given && *given)
         return read_numbers(given, out)
                    ? ML_OK
@@ -93,8 +96,6 @@ ml_status ml_find_blocking(const char *vector, ml_product_blocking *out)
                              "task (a multiple of %d, at most %d), tasks a thread and rows of a "
                              "task at least",
                              given, (int)ML_PRODUCT_COLUMNS_STEP, (int)ML_PRODUCT_COLUMNS);
-    ml_status st = find_processor(processor);
-    while (!fits(line, processor, vector)) line++; /* the last one fits all */
-    *out = line->blocking;
-    return st;
+    *out = *ml_blocking_among(table, processor, vector_path);
+    return ML_OK;
 }

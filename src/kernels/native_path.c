@@ -119,6 +119,7 @@ static void gemm(const ml_kernels *k, bool ta, bool tb, int64_t m, int64_t n, in
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
+    char processor[ML_PROCESSOR_NAME];
     owner->packed_rows = packed_rows(options);
     if (!owner->product_function)
         owner->product_function = ml_product_generic; /* vector path "ref" */
@@ -128,7 +129,7 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     owner->table.rows_backward = rows_backward;
     owner->table.sparse_backward = sparse_backward;
     owner->table.gemm = gemm;
-    return ml_find_blocking(owner->table.vector_path, &owner->blocking);
+    return ml_kernels_blocking(owner->table.vector_path, processor, &owner->blocking);
 }
 
 const ml_backend ml_backend_native = {

@@ -29,18 +29,16 @@ typedef struct ml_product {
  * time. */
 enum { ML_PRODUCT_DEPTH = 768, ML_PRODUCT_ROWS = 2052, ML_PRODUCT_COLUMNS = 128 };
 
-/* How the work is divided, which changes no bit. */
-typedef struct ml_product_blocking {
-    int64_t rows_in_l2;      /* of packed A, that meet all columns of a task before the next */
-    int64_t group_columns;   /* of B in one task: whole cache lines of every row */
-    int64_t tasks_a_thread;  /* at least, where the product is large enough */
-    int64_t least_task_rows; /* fewer make packing B too dear */
-} ml_product_blocking;
-enum { ML_PRODUCT_COLUMNS_STEP = 32, ML_PROCESSOR_NAME = 96 };
+enum { ML_PRODUCT_COLUMNS_STEP = 32 };
 
-/* blocking.c: for this processor and the instructions of a vector path, by its table or as the
- * environment (MPILORA_BLOCKING) says; ML_USAGE where that says nothing. Local. */
-ml_status ml_find_blocking(const char *vector, ml_product_blocking *out) ML_NODISCARD;
+/* blocking.c: a line of the table by processor, and the numbers of the first one that fits; the
+ * last one fits all. */
+typedef struct ml_blocking_line {
+    const char *processor, *vector; /* "": any */
+    ml_product_blocking blocking;
+} ml_blocking_line;
+const ml_product_blocking *ml_blocking_among(const ml_blocking_line *lines, const char *processor,
+                                             const char *vector);
 
 /* Scratch memory for products with up to `rows` rows at full speed (with more they run in several
  * rounds). */

@@ -13,35 +13,28 @@ import sys
 PROGRAM = os.environ.get("MPILORA", "mpilora")
 NAMES = ("rows_in_l2", "group_columns", "tasks_a_thread", "least_task_rows")
 VALUES = ((12, 24, 36, 48, 72, 96, 144, 192), (32, 64, 96, 128), (2, 4, 8, 16), (48, 96, 192))
-START = {"avx512": (96, 64, 8, 96)}
 SHAPES = "2048x2304x768,2048x768x3072,1024x4096x4096,160x2304x768,64x576x1536"
 
 
-def processor():
-    """As src/kernels/blocking.c names it, and as people do."""
-    words = {}
+def model_name():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if not line.strip():
-                break
-            name, _, value = line.partition(":")
-            words[name.strip()] = value.strip()
-    if "vendor_id" in words:
-        return "/".join(words.get(name, "") for name in ("vendor_id", "cpu family", "model")), words.get("model name", "")
-    return "/".join(words.get(name, "") for name in ("CPU implementer", "CPU part")), ""
+        return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
 
 
-def measure(o, blocking, shape):
-    """Shares of the same run's multiply-add peak, which a change of the clock leaves alone: forward, backward; and the vector path."""
+def bench(o, shape, **environment):
     tokens, rows, columns = shape.split("x")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MPILORA_PRODUCT_PATH": "native", "MPILORA_BLOCKING": ",".join(map(str, blocking))}
     words = [PROGRAM, "bench", "gemm", "--json", "--tokens", tokens, "--rows", rows, "--cols", columns, "--dtype", o.dtype]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(o.threads), "MPILORA_PRODUCT_PATH": "native", **environment}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=600)
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()}")
-    said = json.loads(done.stdout)
-    rates = said["paths"][0]  # the one that is forced
-    return [rates["forward_share"], rates["backward_share"]], said["vector_path"]
+    return json.loads(done.stdout)
+
+
+def measure(o, blocking, shape):
+    """Shares of the same run's multiply-add peak, which a change of the clock leaves alone: forward, backward."""
+    rates = bench(o, shape, MPILORA_BLOCKING=",".join(map(str, blocking)))["paths"][0]  # the one that is forced
+    return rates["forward_share"], rates["backward_share"]
 
 
 def ratio(o, blocking, present):
@@ -52,7 +45,7 @@ def ratio(o, blocking, present):
             pair = [(blocking, 1), (present, -1)][:: 1 if i % 2 == 0 else -1]
             logs = [0.0, 0.0]
             for which, sign in pair:
-                for way, share in enumerate(measure(o, which, shape)[0]):
+                for way, share in enumerate(measure(o, which, shape)):
                     logs[way] += sign * math.log(share)
             gains += logs
     return math.exp(statistics.median(gains)), math.exp(min(gains)), math.exp(max(gains))
@@ -68,10 +61,9 @@ def main():
     parser.add_argument("--only", choices=NAMES, help="vary this number alone")
     parser.add_argument("--values", help="values of --only, with commas between")
     o = parser.parse_args()
-    key, name = processor()
-    _, vector = measure(o, START["avx512"], o.shapes.split(",")[0])
-    best = START.get(vector, (24, 64, 8, 96))
-    print(f"{name or key}, {o.threads} threads, {vector}, {o.dtype}, shapes {o.shapes}, {o.rounds} rounds; from {', '.join(map(str, best))}")
+    present = bench(o, o.shapes.split(",")[0])
+    key, vector, best = present["processor"], present["vector_path"], tuple(present["blocking"])
+    print(f"{model_name() or key}, {o.threads} threads, {vector}, {o.dtype}, shapes {o.shapes}, {o.rounds} rounds; from {', '.join(map(str, best))}")
     for i, number in enumerate(NAMES):
         if o.only and number != o.only:
             continue
@@ -85,7 +77,7 @@ def main():
             print(f"  {number} {value}: {gain:.3f} of {present[i]} ({low:.3f} to {high:.3f})", flush=True)
             found = max(found, (gain, other))
         best = found[1]
-    print(f'    {{"{key}", "{vector}", {{{", ".join(map(str, best))}}}}}, /* {name} */')
+    print(f'    {{"{key}", "{vector}", {{{", ".join(map(str, best))}}}}}, /* {model_name()} */')
 
 
 if __name__ == "__main__":

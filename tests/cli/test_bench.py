@@ -11,6 +11,14 @@ def bench(*words, **environment):
     return subprocess.run([PROGRAM, "bench", *words], capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
 
 
+def processor():
+    """As src/kernels/blocking.c names it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        words = dict(line.replace("\t", "").strip().split(":", 1) for line in file.read().split("\n\n")[0].splitlines())
+    names = ("vendor_id", "cpu family", "model") if "vendor_id" in words else ("CPU implementer", "CPU part")
+    return "/".join(words[name].strip() for name in names)
+
+
 def check_rates(result):
     assert result["fma_peak_gflops"] > 0 and result["threads"] == 1, result
     for path in result["paths"]:
@@ -22,11 +30,12 @@ def check_rates(result):
 
 def test_json():
     for dtype in ("bf16", "fp32"):
-        run = bench("gemm", "--json", "--tokens", "65", "--rows", "130", "--cols", "70", "--dtype", dtype)
+        run = bench("gemm", "--json", "--tokens", "65", "--rows", "130", "--cols", "70", "--dtype", dtype, MPILORA_BLOCKING="12,32,4,48")
         assert run.returncode == 0, run.stderr
         result = json.loads(run.stdout)
         assert result["rows"] == 130 and result["dtype"] == dtype
         assert {"native", "blas"} <= {path["path"] for path in result["paths"]}
+        assert result["processor"] == processor() and result["blocking"] == [12, 32, 4, 48], result
         check_rates(result)
     run = bench("attention", "--json", "--tokens", "130", "--length", "50", "--heads", "4", "--kv-heads", "2", "--head-dim", "10",
                 MPILORA_VECTOR_PATH="generic")

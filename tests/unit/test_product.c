@@ -12,7 +12,7 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "mpilora/kernels.h"
+#include "kernels/product.h"
 
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 enum { GAP = 3, TOKENS = 150 };
@@ -230,6 +230,24 @@ static void blocking_changes_no_bit(void **state)
     ml_memory_free(b);
 }
 
+static void a_line_of_the_table_fits_its_processor(void **state)
+{
+    (void)state;
+    static const ml_blocking_line lines[] = {{"A/25/1", "avx2", {1, 32, 1, 1}},
+                                             {"A/25/17", "", {2, 32, 1, 1}},
+                                             {"", "avx512", {3, 32, 1, 1}},
+                                             {"", "", {4, 32, 1, 1}}};
+    static const struct {
+        const char *processor, *vector;
+        int64_t line;
+    } wanted[] = {{"A/25/1", "avx2", 1},    {"A/25/1", "avx512", 3}, {"A/25/1", "generic", 4},
+                  {"A/25/17", "avx512", 2}, {"A/25", "avx2", 4},     {"0x41/0xd40", "generic", 4}};
+    for (size_t i = 0; i < COUNT(wanted); i++)
+        assert_int_equal(
+            ml_blocking_among(lines, wanted[i].processor, wanted[i].vector)->rows_in_l2,
+            wanted[i].line);
+}
+
 static void threads_change_no_bit(void **state)
 {
     (void)state;
@@ -253,8 +271,10 @@ static void threads_change_no_bit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_thread), cmocka_unit_test(several_threads),
-        cmocka_unit_test(blocking_changes_no_bit), cmocka_unit_test(threads_change_no_bit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_thread),
+                                       cmocka_unit_test(several_threads),
+                                       cmocka_unit_test(blocking_changes_no_bit),
+                                       cmocka_unit_test(a_line_of_the_table_fits_its_processor),
+                                       cmocka_unit_test(threads_change_no_bit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

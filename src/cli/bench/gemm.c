@@ -54,9 +54,26 @@ static double find_peak(double peak, const ml_kernels *k)
     return peak;
 }
 
+/* What was measured, on which processor, and how the native product divided its work there. */
+static ml_status describe(const gemm_options *o, const ml_kernels *k, json_t **out)
+{
+    char processor[ML_PROCESSOR_NAME];
+    ml_product_blocking by;
+    ml_status st = ml_kernels_blocking(k->vector_path, processor, &by);
+    if (st == ML_OK)
+        *out =
+            json_pack("{s:I, s:I, s:I, s:s, s:s, s:[I, I, I, I]}", "tokens", (json_int_t)o->tokens,
+                      "rows", (json_int_t)o->rows, "cols", (json_int_t)o->cols, "dtype",
+                      ml_dtype_name(o->dtypes[0]), "processor", processor, "blocking",
+                      (json_int_t)by.rows_in_l2, (json_int_t)by.group_columns,
+                      (json_int_t)by.tasks_a_thread, (json_int_t)by.least_task_rows);
+    return st;
+}
+
 static ml_status measure(const gemm_options *o)
 {
     ml_status st = ML_OK;
+    json_t *facts;
     gemm g = {.count = 0};
     const ml_weight w = {NULL, o->dtypes[0], o->rows, o->cols};
     const ml_kernels_options options = {
@@ -72,13 +89,10 @@ static ml_status measure(const gemm_options *o)
     double peak = find_peak(0, g.paths[0]);
     ML_TRY(ml_kernels_measure(&options, &whole, g.count, each, rates));
     peak = find_peak(peak, g.paths[0]);
+    ML_TRY(describe(o, g.paths[0], &facts));
     snprintf(title, sizeof title, "%" PRId64 " tokens × W[%" PRId64 ", %" PRId64 "] %s", o->tokens,
              o->rows, o->cols, ml_dtype_name(o->dtypes[0]));
-    bench_report_rates(o->json,
-                       json_pack("{s:I, s:I, s:I, s:s}", "tokens", (json_int_t)o->tokens, "rows",
-                                 (json_int_t)o->rows, "cols", (json_int_t)o->cols, "dtype",
-                                 ml_dtype_name(o->dtypes[0])),
-                       title, peak, g.paths[0], rates, g.count);
+    bench_report_rates(o->json, facts, title, peak, g.paths[0], rates, g.count);
 done:
     for (int64_t p = 0; p < g.count; p++) ml_kernels_destroy(g.paths[p]);
     return st;
