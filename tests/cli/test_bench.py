@@ -220,6 +220,7 @@ def test_bad_steps():
 
 
 test_json()
+test_types()
 test_table()
 test_bad_input()
 test_step()
