@@ -31,7 +31,7 @@ ml_status gguf_put_token(gguf_words *w, json_int_t id, const char *text, ml_piec
                        "token %" JSON_INTEGER_FORMAT " of the tokenizer has no row of the %" PRId64
                        " of the embedding",
                        id, w->tokens);
-    w->out->types[id] = kind;
+    w->out->types[id] = (int32_t)kind;
     return put_text(w, (int64_t)id, text);
 }
 
