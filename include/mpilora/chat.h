@@ -45,12 +45,14 @@ typedef struct ml_chat_report {
     int64_t conversations, tokens, targets;
     int64_t last_only;   /* of these: the last answer alone is a target, for want of the others */
     int64_t without_end; /* no special token ends their last answer */
-    int64_t left_out;    /* messages whose text is not in what the template makes of them */
+    int64_t left_out;    /* messages whose text, or a function that they call, is not in what the
+                            template makes of them */
     int64_t left_out_line, left_out_message; /* the first of them; messages count from 1 */
     char left_out_role[32];
-    bool dated;     /* the template writes the date */
-    char date[32];  /* that it was told */
-    bool by_blocks; /* targets are those of {% generation %} blocks */
+    int64_t tools_left_out, tools_left_out_line; /* conversations whose tools are not in it */
+    bool dated;                                  /* the template writes the date */
+    char date[32];                               /* that it was told */
+    bool by_blocks;                              /* targets are those of {% generation %} blocks */
 } ml_chat_report;
 
 typedef struct ml_chat ml_chat;

@@ -247,12 +247,29 @@ static bool shows_content(const ml_marked_text *m, const json_t *content)
     return true;
 }
 
+/* Whether the text has the names of these functions: tools, or calls of them. */
+static bool shows_functions(const ml_marked_text *m, const json_t *list)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach((json_t *)list, i, item)
+    {
+        const json_t *function = json_object_get(item, "function"),
+                     *name = json_object_get(function ? function : item, "name");
+        if (json_is_string(name) && !shows(m, name)) return false;
+    }
+    return true;
+}
+
 static void note_left_out(ml_chat_report *r, const ml_conversation *c, const ml_marked_text *m,
                           int64_t line)
 {
+    if (!shows_functions(m, c->tools) && r->tools_left_out++ == 0) r->tools_left_out_line = line;
     for (int64_t i = 0; i < c->count; i++) {
         const json_t *message = json_array_get(c->messages, (size_t)i);
-        if (shows_content(m, json_object_get(message, "content"))) continue;
+        if (shows_content(m, json_object_get(message, "content")) &&
+            shows_functions(m, json_object_get(message, "tool_calls")))
+            continue;
         if (r->left_out++ > 0) continue;
         r->left_out_line = line;
         r->left_out_message = i + 1;

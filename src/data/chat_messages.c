@@ -153,9 +153,19 @@ static ml_status read_tools(ml_conversation *c, const json_t *object)
 
 static ml_status read_variables(ml_conversation *c, const json_t *object)
 {
+    static const char *const own[] = {"messages",      "conversation",          "tools",
+                                      "chat_template", "add_generation_prompt", NULL};
     c->variables = json_object_get(object, "chat_template_kwargs");
-    if (!c->variables || json_is_object(c->variables)) return ML_OK;
-    return ml_fail(ML_INPUT, "\"chat_template_kwargs\" is not an object of variables");
+    if (json_is_null(c->variables)) c->variables = NULL;
+    if (c->variables && !json_is_object(c->variables))
+        return ml_fail(ML_INPUT, "\"chat_template_kwargs\" is not an object of variables");
+    for (int i = 0; own[i]; i++)
+        if (json_object_get(c->variables, own[i]))
+            return ml_fail(ML_INPUT,
+                           "\"chat_template_kwargs\" has \"%s\", which is no variable of its "
+                           "own: the row says that, or the command does",
+                           own[i]);
+    return ML_OK;
 }
 
 /* ---- the whole ----------------------------------------------------------------------------- */

@@ -221,7 +221,7 @@ def render_all(template, tokens, request, parts):
     messages = [tidy(message) for message in request["messages"]]
     if not parts:
         messages = [join_parts(message) for message in messages]
-    variables = {**tokens, **request["variables"], "tools": request["tools"], "documents": None}
+    variables = {**tokens, "documents": None, **request["variables"], "tools": request["tools"]}
     template.dated = False
     try:
         text = template.render({**variables, "messages": messages, "add_generation_prompt": request["prompt"]})

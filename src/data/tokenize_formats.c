@@ -93,6 +93,12 @@ ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys, const ch
     return ml_fail(ML_INPUT, "%s", hint);
 }
 
+/* Null, and no text, which files of columns have in the rows that lack a value. */
+static bool says_nothing(const json_t *value)
+{
+    return json_is_null(value) || (json_is_string(value) && !json_string_length(value));
+}
+
 ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
                               const char *const *refused, const char *hint)
 {
@@ -101,7 +107,7 @@ ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const cha
     json_object_foreach((json_t *)(uintptr_t)row, key, value)
     {
         if (is_one_of(keys, key)) continue;
-        if (is_one_of(refused, key))
+        if (is_one_of(refused, key) && !says_nothing(value))
             return ml_fail(ML_INPUT, "\"%s\" changes what is trained and is not read here; %s", key,
                            hint);
         if (!job->ignored) job->ignored = json_object();
@@ -122,14 +128,17 @@ static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"messages", "conversations",        "prompt", "completion",
                                        "tools",    "chat_template_kwargs", NULL};
-    static const char *const refused[] = {"chosen", "rejected", "label", "images", NULL};
+    static const char *const refused[] = {"chosen", "rejected",  "label",     "images",
+                                          "system", "functions", "documents", NULL};
     ml_status st = ML_OK;
     const uint8_t *mask;
     ml_chat *chat = job->options->chat;
     if (!chat)
         return ml_fail(ML_INPUT, "a conversation, but the base has no chat template; give one with "
                                  "--chat-template FILE");
-    ML_TRY(ml_tokenize_columns(job, row, keys, refused, "expected a conversation"));
+    ML_TRY(
+        ml_tokenize_columns(job, row, keys, refused,
+                            "expected a conversation, whose system prompt is its first message"));
     const json_t *rendered = job->ahead ? ml_ahead_rendered(job->ahead) : NULL;
     const ml_chat_found found = ml_tokenize_find_rendered(job, json_object_get(rendered, "text"));
     ML_TRY(ml_chat_encode(chat, row, job->line, &found, &job->ids, &mask));

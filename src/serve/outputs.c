@@ -1,5 +1,7 @@
 /* Continuations of a data set's prompts. The prompt of a sequence are its tokens before the first
- * target, its reference those from there on, without the end of text. */
+ * target, its reference the targets from there on up to the next token that is none: of a
+ * conversation with several answers the first one. The special token that ends an answer is no part
+ * of it, and ends the continuations, too. Answers that are not wanted are no references. */
 #include "serve/outputs.h"
 
 #include "io/durable.h"
@@ -21,7 +23,8 @@ typedef struct reading {
     ml_sampler *sampler;
     int32_t *token;
     uint8_t *mask;
-    int64_t length, prompt; /* of the sequence in hand */
+    int64_t length, prompt, end; /* of the sequence in hand; end: of its reference */
+    bool wanted;
 } reading;
 
 static void close_reading(reading *r)
@@ -43,12 +46,55 @@ done:
     return st;
 }
 
+/* Of a pair the chosen answer is, of an answer with a verdict one that has it. */
+static ml_status read_wanted(reading *r, const ml_dataset *data, int64_t i)
+{
+    float verdict = 1.0F;
+    ml_status st = ML_OK;
+    if (ml_dataset_label_kind(data) == ML_LABEL_WANTED)
+        st = ml_dataset_read_label(data, i, &verdict);
+    r->wanted = verdict != 0.0F && !(ml_dataset_has_pairs(data) && i % 2);
+    return st;
+}
+
 static ml_status read_sequence(reading *r, const session *s, int64_t position)
 {
     int64_t i = ml_sampler_at(r->sampler, position);
     r->length = ml_dataset_length(s->valid.dataset, i, s->max_len);
     ml_status st = ml_dataset_read(s->valid.dataset, i, s->max_len, r->token, r->mask);
     for (r->prompt = 1; r->prompt < r->length && !r->mask[r->prompt];) r->prompt++;
+    for (r->end = r->prompt; r->end < r->length && r->mask[r->end];) r->end++;
+    return st == ML_OK ? read_wanted(r, s->valid.dataset, i) : st;
+}
+
+static bool is_blank(const ml_text *text)
+{
+    for (int64_t i = 0; i < text->length; i++)
+        if (!strchr(" \t\r\n", text->data[i])) return false;
+    return true;
+}
+
+/* The special token behind which the reference has nothing but blanks ends the answer. */
+static ml_status take_end(outputs *o, reading *r, int64_t vocab)
+{
+    ml_status st = ML_OK;
+    ml_text text = {0};
+    const ml_tokenizer *t = o->requests.tokenizer;
+    bool blank = true;
+    for (int64_t i = r->end - 1; blank && i >= r->prompt; i--) {
+        int32_t id = r->token[i];
+        if (ml_tokenizer_is_special(t, id) || id == ml_tokenizer_end_of_text(t)) {
+            r->end = i;
+            if (o->generation.ends < ML_GENERATION_ENDS)
+                ML_TRY(requests_add_end(&o->generation, id, vocab));
+            break;
+        }
+        text.length = 0;
+        ML_TRY(ml_tokenizer_decode(t, &id, 1, &text));
+        blank = is_blank(&text);
+    }
+done:
+    ml_text_destroy(&text);
     return st;
 }
 
@@ -71,12 +117,10 @@ static ml_status add_string(const ml_tokenizer *tokenizer, const int32_t *token,
 
 static ml_status add_reference(outputs *o, int64_t i, const reading *r)
 {
-    int64_t end = r->length;
     const ml_tokenizer *tokenizer = o->requests.tokenizer;
-    if (end > r->prompt && r->token[end - 1] == ml_tokenizer_end_of_text(tokenizer)) end--;
     ml_status st = ml_text_printf(&o->references[i], o->references[i].length ? ", " : "[");
     return st == ML_OK
-               ? add_string(tokenizer, r->token + r->prompt, end - r->prompt, &o->references[i])
+               ? add_string(tokenizer, r->token + r->prompt, r->end - r->prompt, &o->references[i])
                : st;
 }
 
@@ -108,12 +152,19 @@ static ml_status read_prompts(outputs *o, const session *s)
     ML_TRY(open_reading(&r, s));
     for (int64_t position = 0; position < sequences; position++) {
         ML_TRY(read_sequence(&r, s, position));
+        if (!r.wanted) continue;
+        ML_TRY(take_end(o, &r, ml_base_spec(s->base)->vocab));
         if (n == 0 || !is_prompt(&r, &o->requests.prompt[n - 1])) {
             o->requests.count = ++n;
             ML_TRY(add_prompt(o, n - 1, &r));
         }
         ML_TRY(add_reference(o, n - 1, &r));
     }
+    if (!n)
+        st = ml_fail(ML_INPUT,
+                     "%s: no answer in it is wanted: there is nothing to lay "
+                     "continuations beside",
+                     s->config->data.valid);
 done:
     close_reading(&r);
     return st;

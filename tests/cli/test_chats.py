@@ -12,7 +12,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import chat_cases
-from harness import PROGRAM, SOURCE, Checks, mpilora, start, write_safetensors
+from harness import PROGRAM, SOURCE, Checks, mpilora, start, write_config, write_safetensors
 
 MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 4096\n"
 SIZE = 421  # tokens
@@ -108,7 +108,7 @@ def test_shapes():
         "ShareGPT": {"conversations": [{"from": names[each["role"]], "value": each["content"]} for each in plain]},
         "parts": {"messages": [{**each, "content": [{"type": "text", "text": each["content"][:2]}, {"type": "text", "text": each["content"][2:]}]} for each in plain]},
         "null keys": {"messages": [{**each, "tool_calls": None, "name": None} for each in plain]},
-        "no tools": {"messages": plain, "tools": None},
+        "no tools": {"messages": plain, "tools": None, "chat_template_kwargs": None, "system": "", "documents": None},
     }
     for name, line in same.items():
         tokenize(line)
@@ -122,9 +122,14 @@ def test_shapes():
     expected = content()
     tokenize({"messages": plain, "tools": json.dumps(tools)})
     check.that(content() == expected, "tools as a text: another data set than as a list")
+    tokenize({"messages": plain, "tools": tools}, "plain.jinja", says="1 conversations have tools that the template leaves out; the first: line 1")
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {}}}]}
+    tokenize({"messages": [*plain, TALK[1], call]}, "plain.jinja", says="the first: line 1, message 7 (assistant)")
+    check.that("leaves out" not in tokenize({"messages": [*plain, TALK[1], call], "tools": tools}), "a template that writes tools and calls is said to leave them out")
     tokenize({"messages": plain, "tools": tools}, "named.json", says="with tools")
     tokenize({"messages": plain}, "named.json", says="<|im_start|>")
     tokenize({"messages": TALK, "chat_template_kwargs": {"date_string": "a day"}}, "headers.json", says="Today Date: a day")
+    tokenize({"messages": TALK, "chat_template_kwargs": {"documents": [{"text": "The sea."}]}}, "plain.jinja", says="### The sea.")
     mixed = tokenize([{"prompt": "the river", "completion": " runs"}, {"messages": plain}, {"text": "to the sea"}])
     check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
 
@@ -185,12 +190,14 @@ def test_generate():
     check.that(broken > 0, "every answer is a text: nothing was tried")
     said = {"role": "user", "content": "Hi"}
     with open("prompts.jsonl", "w") as file:
-        for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}):
+        tools = {"tools": [{"type": "function", "function": {"name": "look"}}], "chat_template_kwargs": None}
+        for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}, {"messages": [said], **tools}, {"prompt": "Hi", **tools}):
             file.write(json.dumps(line) + "\n")
     for ranks in (0, 2):
         found = [json.loads(line) for line in mpilora(*chat, "--prompts", "prompts.jsonl", "--max-new", "4", ranks=ranks).splitlines()]
         prompts = [line["prompt"] for line in found]
         check.that(prompts[:3] == [prompt] * 3 and prompts[3].endswith("And?<|im_end|>\n<|im_start|>assistant\n"), f"generate --chat --prompts, {ranks} ranks: {prompts}")
+        check.that('{"name": "look"}' in prompts[4] and prompts[5] == prompts[4], f"generate --chat --prompts with tools, {ranks} ranks: {prompts[4:]}")
     with open("more.jsonl", "w") as file:
         for line in ({"prompt": "Hi", "adaptor": "x"}, {"prompt": "Hi", "source": 1, "completion": "x"}, {"prompt_ids": [1], "source": 2}):
             file.write(json.dumps(line) + "\n")
@@ -206,8 +213,11 @@ def test_generate():
         file.write("{{ messages[0].content }}{{ '\\x00' }}")
     with open("prompts.jsonl", "a") as file:
         file.write(json.dumps({"messages": [{"role": "user"}, {"content": "x"}]}) + "\n")
+    with open("two.jsonl", "w") as file:
+        file.write(json.dumps({"prompt": "Hi", "messages": TALK[:4]}) + "\n")
     for words, code, says in (
-        ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:5: messages, message 2"),
+        ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:7: messages, message 2"),
+        ([*chat, "--prompts", "two.jsonl"], 3, 'two.jsonl:1: a text "prompt" beside a list of messages'),
         ([*generate, "--chat", "--prompt", "Hi"], 3, "base.h5: has no chat template"),
         ([*generate, "--chat", "--chat-template", "zero.jinja", "--prompt", "Hi"], 3, "zero byte"),
         ([*generate, "--chat-template", "chatml.json", "--prompt", "Hi"], 2, "give --chat"),
@@ -215,6 +225,19 @@ def test_generate():
         for ranks in (0, 2):
             done = start(*words, ranks=ranks)
             check.that(done.returncode == code and says in done.stderr, f"{words}, {ranks} ranks: exit code {done.returncode}, expected {code} and {says!r}: {done.stderr}")
+
+
+def test_eval():
+    """eval --generate of a conversation that the model knows by heart: the first answer, which the token that ends it in the template ends, beside that answer alone."""
+    tokenize({"messages": TALK})
+    config = write_config("eval.yaml", run={"dir": "heart"}, base="base.h5", data={"train": "out.h5", "valid": "out.h5"}, method={"name": "full"}, batch={"sequences": 1},
+                          optim={"lr": 0.02}, train={"steps": 60}, precision="fp32")  # fmt: skip
+    mpilora("train", config)
+    mpilora("eval", config, "--set", "base=heart/model.h5", "--generate", "outputs.jsonl", "--max-new", 12)
+    with open("outputs.jsonl") as file:
+        (line,) = map(json.loads, file)
+    check.that(line["references"] == ["One"] and line["prompt"].endswith(" Hi <|im_end|>\n<|im_start|>assistant\n"), f"eval --generate of a conversation: {line}")
+    check.that(line["output"] == "One", f"eval --generate of a conversation: {line['output']!r} is not ended by the token that ends an answer")
 
 
 def test_refusals():
@@ -233,6 +256,8 @@ def test_refusals():
         ({"prompt": TALK[:3], "completion": TALK[3:4]}, "in the completion"),
         ({"messages": TALK, "tools": {"name": "x"}}, "\"tools\" is not a list"),
         ({"messages": TALK, "chat_template_kwargs": 1}, "chat_template_kwargs"),
+        ({"messages": TALK, "chat_template_kwargs": {"tools": []}}, '"chat_template_kwargs" has "tools"'),
+        ({"messages": TALK, "system": "Be long."}, '"system" changes what is trained'),
     ]:
         tokenize([{"messages": TALK}, line], code=3, says=says)
         tokenize([{"messages": TALK}, line], code=3, says="in.jsonl: line 2: ")
@@ -292,8 +317,8 @@ def main():
         chat_cases.write_config("none.json", None)
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
-            file.write("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_weights, test_base, test_generate, test_refusals, test_foreign_code):
+            file.write("{% for d in documents or [] %}### {{ d.text }}\n{% endfor %}{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
+        for test in (test_templates, test_shapes, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()

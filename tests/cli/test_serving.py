@@ -126,6 +126,21 @@ def check_outputs(checks, folder, expected, task):
     checks.that(0.0 <= scores["bleu"] <= 1.0, f"{task}: score of the outputs: {scores}")
 
 
+def check_preferred(checks, folder):
+    """Of pairs, and of answers with a verdict, what is not wanted is no reference; prompts without an answer that is are left out."""
+    rows = [{"prompt": PROMPTS[0], "chosen": TEXTS[0], "rejected": TEXTS[1]}, {"prompt": PROMPTS[1], "chosen": TEXTS[1], "rejected": TEXTS[0]}]
+    said = [{"prompt": row["prompt"], "completion": row[key], "label": key == "chosen"} for row in rows for key in ("chosen", "rejected")][:3]
+    said[2]["label"] = False
+    for objective, lines, expected in (("dpo", rows, [[TEXTS[0]], [TEXTS[1]]]), ("kto", said, [[TEXTS[0]]])):
+        with open(f"{folder}/{objective}.jsonl", "w") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        harness.mpilora("tokenize", "--base", f"{folder}/spoken.h5", f"{folder}/{objective}.jsonl", f"{folder}/{objective}.h5")
+        harness.mpilora("eval", f"{folder}/lora.yaml", "--set", f"objective.name={objective}", "--set", f"data.valid={folder}/{objective}.h5", "--generate", f"{folder}/preferred.jsonl", "--max-new", 2)
+        with open(f"{folder}/preferred.jsonl") as file:
+            found = [line["references"] for line in read_lines(file.read())]
+        checks.that(found == expected, f"{objective}: references {found}, expected {expected}")
+
+
 def check_text_start(checks, folder):
     """A prefix that starts as a text, repeated and cut to its length, and does not train, is to a prompt what that text before it is."""
     prompt, text = " is the", "?x?x?"  # a token each
@@ -196,6 +211,7 @@ def main():
         check_prompts_file(checks, folder, greedy)
         check_outputs(checks, folder, greedy, "lora")
         check_outputs(checks, folder, greedy, "prefix_layer")
+        check_preferred(checks, folder)
         check_text_start(checks, folder)
         check_refusals(checks, folder)
     checks.end()

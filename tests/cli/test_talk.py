@@ -74,6 +74,7 @@ def main():
         checks.that(nothing.returncode == 0 and nothing.stdout == "", f"no line at all: exit {nothing.returncode}, {nothing.stdout}{nothing.stderr}")
         refuse(checks, INPUT, ["conversation has", "64"], talk(base, "<5>" * 70 + "\n"))
         refuse(checks, INPUT, ["no such word"], talk(base, "<66>\n"))
+        refuse(checks, INPUT, ["standard input", "zero byte"], talk(base, "<5>\0<6>\n<7>\n"))
         refuse(checks, USAGE, ["--json"], talk(base, "<5>\n", "--json"))
         refuse(checks, USAGE, ["--adapter"], talk(base, "<5>\n", "--adapter", f"a={adapter}", "--adapter", f"b={adapter}"))
         refuse(checks, INPUT, ["nothing-there"], talk(base, "<5>\n", "--adapter", f"{folder}/nothing-there"))

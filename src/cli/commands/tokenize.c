@@ -110,9 +110,13 @@ static void print_chats(const ml_chat *chat)
                 "the earlier ones once more follows (--loss all refuses these)",
                 r->last_only);
     if (r->left_out)
-        ml_warn("%" PRId64 " messages have text that the template leaves out, or changes; the "
-                "first: line %" PRId64 ", message %" PRId64 " (%s)",
+        ml_warn("%" PRId64 " messages have text, or call a function, that the template leaves out, "
+                "or changes; the first: line %" PRId64 ", message %" PRId64 " (%s)",
                 r->left_out, r->left_out_line, r->left_out_message, r->left_out_role);
+    if (r->tools_left_out)
+        ml_warn("%" PRId64 " conversations have tools that the template leaves out; the first: "
+                "line %" PRId64,
+                r->tools_left_out, r->tools_left_out_line);
     if (r->without_end)
         ml_warn("%" PRId64 " of %" PRId64 " conversations have no token that ends an answer among "
                 "their targets: what they train does not learn to stop",

@@ -126,15 +126,37 @@ done:
     return st;
 }
 
-/* A text, which in a chat is what the user says. */
-static ml_status add_words(prompts *p, const char *words, int64_t adapter, int64_t line)
+/* What a line has for the chat template beside what is said. */
+static ml_status add_variables(const json_t *line, ml_text *said)
+{
+    static const char *const keys[] = {"tools", "chat_template_kwargs"};
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && i < 2; i++) {
+        json_t *value = json_object_get(line, keys[i]);
+        char *json =
+            value ? ml_json_dump(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))
+                  : NULL;
+        if (json)
+            st = ml_text_printf(said, ", \"%s\": %s", keys[i], json);
+        else if (value)
+            st = ml_fail(ML_RESOURCE, "out of memory: a line's JSON");
+        free(json);
+    }
+    return st;
+}
+
+/* A text, which in a chat is what the user says. `line`: the object that it is from; NULL: none. */
+static ml_status add_words(prompts *p, const char *words, const json_t *line, int64_t adapter,
+                           int64_t number)
 {
     ml_text said = {0};
-    if (!p->chat) return add_prompt(p, words, adapter, line);
+    if (!p->chat) return add_prompt(p, words, adapter, number);
     ml_status st = ml_text_printf(&said, "{\"messages\": [{\"role\": \"user\", \"content\": ");
     if (st == ML_OK) st = json_text_add(&said, words, (int64_t)strlen(words));
-    if (st == ML_OK) st = ml_text_printf(&said, "}]}");
-    if (st == ML_OK) st = add_prompt(p, said.data, adapter, line);
+    if (st == ML_OK) st = ml_text_printf(&said, "}]");
+    if (st == ML_OK) st = add_variables(line, &said);
+    if (st == ML_OK) st = ml_text_printf(&said, "}");
+    if (st == ML_OK) st = add_prompt(p, said.data, adapter, number);
     ml_text_destroy(&said);
     return st;
 }
@@ -145,7 +167,7 @@ ml_status prompts_add_texts(prompts *p, const option_list *texts)
     int64_t first = p->nadapters ? 0 : -1, end = p->nadapters ? p->nadapters : 0;
     for (int64_t adapter = first; adapter < end; adapter++)
         for (int64_t i = 0; i < texts->count && st == ML_OK; i++)
-            st = add_words(p, texts->items[i], adapter, i + 1);
+            st = add_words(p, texts->items[i], NULL, adapter, i + 1);
     return st;
 }
 
@@ -200,6 +222,12 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
                      "%s:%" PRId64
                      ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
                      path, number);
+    else if (p->chat && json_is_string(prompt) &&
+             (json_object_get(line, "messages") || json_object_get(line, "conversations")))
+        st = ml_fail(ML_INPUT,
+                     "%s:%" PRId64 ": a text \"prompt\" beside a list of messages: which of them "
+                     "is to be answered?; leave one of them out",
+                     path, number);
     else
         st = read_adapter(p, line, path, number, &adapter);
     if (st == ML_OK) st = unread_note(&p->unread, line, p->chat ? chat_members : prompt_members);
@@ -207,7 +235,7 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
         st = add_ids(p, ids, adapter, number);
         if (st != ML_OK) st = ml_fail_within(st, "%s:%" PRId64, path, number);
     } else if (st == ML_OK)
-        st = json_is_string(prompt) ? add_words(p, json_string_value(prompt), adapter, number)
+        st = json_is_string(prompt) ? add_words(p, json_string_value(prompt), line, adapter, number)
                                     : add_prompt(p, bytes, adapter, number);
     json_decref(line);
     return st;

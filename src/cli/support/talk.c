@@ -54,17 +54,19 @@ void talk_close(talk *t)
 /* *more false at the end of the input. */
 static ml_status read_line(talk *t, bool *more)
 {
-    char part[4096];
+    ml_status st = ML_OK;
+    char *bytes = NULL;
+    size_t room = 0;
+    ssize_t length = getline(&bytes, &room, stdin);
     t->line.length = 0;
-    *more = true;
-    while (fgets(part, sizeof part, stdin)) {
-        size_t length = strlen(part);
-        bool whole = length > 0 && part[length - 1] == '\n';
-        ml_status st = ml_text_add(&t->line, part, (int64_t)length - whole);
-        if (st != ML_OK || whole) return st;
-    }
-    *more = t->line.length > 0;
-    return ML_OK;
+    *more = length > 0;
+    if (*more && bytes[length - 1] == '\n') length--;
+    if (*more && memchr(bytes, '\0', (size_t)length))
+        st = ml_fail(ML_INPUT, "standard input: a line has a zero byte, which ends a prompt");
+    else if (length > 0)
+        st = ml_text_add(&t->line, bytes, length);
+    free(bytes);
+    return st;
 }
 
 static ml_status add_message(talk *t, const char *role, const ml_text *text)
