@@ -145,6 +145,10 @@ static ml_status check_length(const ml_run_config *c)
                                     "%" PRId64 ", but train.eval_every is 0, so nothing is "
                                     "evaluated before the end; say after how many steps",
                                     c->train.early_stop.patience);
+    if (c->train.samples.every > 0 && !c->train.samples.file)
+        return ml_run_config_refuse(c, "train.samples.every",
+                                    "is on, but train.samples.file is missing; name the file of "
+                                    "prompts to go on from");
     return ML_OK;
 }
 

@@ -51,6 +51,30 @@ static ml_status check_method(const ml_run_config *c)
     return ML_OK;
 }
 
+/* The next component of a path, without what says nothing: "/", "./". */
+static const char *next_part(const char *at, size_t *length)
+{
+    for (;;) {
+        at += strspn(at, "/");
+        *length = strcspn(at, "/");
+        if (*length != 1 || *at != '.') return at;
+        at++;
+    }
+}
+
+/* Whether a directory is `in`, or lies in it, as they are spelt. */
+static bool lies_in(const char *directory, const char *in)
+{
+    size_t a, b;
+    if ((*directory == '/') != (*in == '/')) return false;
+    for (;; directory += a, in += b) {
+        directory = next_part(directory, &a);
+        in = next_part(in, &b);
+        if (b == 0) return true;
+        if (a != b || strncmp(directory, in, a) != 0) return false;
+    }
+}
+
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
 
 ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_config *c)
@@ -85,8 +109,10 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                                     "alone; train them apart, or set numerics to fast",
                                     ml_objective_name(c->objective.name),
                                     ml_objective_name(first->objective.name));
-    if (first != c && c->run_dir && same_text(first->run_dir, c->run_dir))
+    if (first != c && c->run_dir && first->run_dir &&
+        (lies_in(c->run_dir, first->run_dir) || lies_in(first->run_dir, c->run_dir)))
         return ml_run_config_refuse(
-            c, "run.dir", "%s is the directory of two runs; each needs one of its own", c->run_dir);
+            c, "run.dir", "%s and %s: runs of a job need directories of their own, none in another",
+            first->run_dir, c->run_dir);
     return check_method(c);
 }

@@ -94,6 +94,12 @@ void run_take_settled(run *r)
     r->session.config = r->config;
 }
 
+ml_status run_prepare(run *r)
+{
+    ml_status st = samples_prepare(r);
+    return st == ML_OK && ml_grid_rank(r->session.grid) == 0 ? prometheus_check(r) : st;
+}
+
 ml_status run_open_directory(run *r, bool *found)
 {
     ml_status st = ML_OK;
@@ -161,7 +167,7 @@ static ml_status start(run *r)
     ML_TRY(ml_session_open(s, r->config, true));
     run_take_settled(r);
     ML_TRY(ml_session_attach_method(s));
-    ML_TRY(ml_grid_agree(s->grid, samples_prepare(r)));
+    ML_TRY(ml_grid_agree(s->grid, run_prepare(r)));
     ML_TRY(run_open_directory(r, &found));
     if (run_is_finished(r)) return ML_OK;
     choose_paths(r, found, &product, &vector);

@@ -94,11 +94,20 @@ done:
     return st;
 }
 
+ml_status prometheus_check(const run *r)
+{
+    char path[ML_DURABLE_PATH];
+    if (!r->config->prometheus) return ML_OK;
+    ml_status st = ml_durable_path(path, "%s/mpilora.prom", r->config->prometheus);
+    if (st == ML_OK) st = ml_durable_may_write(path);
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "run.prometheus");
+}
+
 ml_status prometheus_open(run *r)
 {
     if (!r->config->prometheus) return ML_OK;
-    r->prometheus_time = ml_seconds();
     ml_status st = write_file(r, NULL, true);
+    if (st == ML_OK) r->prometheus_time = ml_seconds();
     return st == ML_OK ? ML_OK : ml_fail_within(st, "run.prometheus");
 }
 

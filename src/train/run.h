@@ -79,6 +79,8 @@ void run_init(run *r, const ml_run_config *config, const ml_train_options *optio
 /* The session is open: its data may have chosen the objective, and with it what follows from that,
  * as one sequence a micro-batch under numerics: grid. Local. */
 void run_take_settled(run *r);
+/* What is missing outside the run's directory is said before anything is written. Local. */
+ml_status run_prepare(run *r) ML_NODISCARD;
 ml_status run_open_directory(run *r, bool *found) ML_NODISCARD;
 bool run_is_finished(const run *r); /* by an earlier start: there is nothing to do */
 ml_status run_begin(run *r, bool found) ML_NODISCARD;
@@ -227,6 +229,7 @@ ml_status tensorboard_open(run *r) ML_NODISCARD;
 ml_status tensorboard_step(const run *r, const step_result *step) ML_NODISCARD;
 ml_status tensorboard_evaluation(const run *r, double loss,
                                  const evaluation_result *result) ML_NODISCARD;
+ml_status prometheus_check(const run *r) ML_NODISCARD; /* whether the folder is there */
 ml_status prometheus_open(run *r) ML_NODISCARD;
 void prometheus_step(run *r, const step_result *step);
 void prometheus_close(run *r); /* says that no start goes on; nothing where none was opened */

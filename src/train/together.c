@@ -111,8 +111,7 @@ static ml_status open_sessions(group *g, const ml_run_config *config)
     for (int64_t i = 0; i < g->count; i++) run_take_settled(&g->runs[i]);
     ML_TRY(ml_together_create(&g->together, g->count, g->session));
     for (int64_t i = 0; i < g->count; i++) {
-        ML_TRY(
-            of_run(&g->runs[i], ml_grid_agree(g->session[0]->grid, samples_prepare(&g->runs[i]))));
+        ML_TRY(of_run(&g->runs[i], ml_grid_agree(g->session[0]->grid, run_prepare(&g->runs[i]))));
         g->session[0]->tokens = ml_max(g->session[0]->tokens, g->session[i]->tokens);
     }
 done:

@@ -191,6 +191,7 @@ def test_prometheus(step, evaluation):
         check.that(float(values[f"mpilora_{name}{label}"]) == value, f"mpilora_{name}: {values.get(f'mpilora_{name}{label}')}, expected {value}")
     check.that(text.endswith("\n") and text.count("# HELP") == text.count("# TYPE") == len(values), f"not a HELP and a TYPE for each metric: {text}")
     refused(write_config("nowhere", run={"prometheus": "no/such/folder"}), "run.prometheus", code=4)
+    check.that(not os.path.exists("nowhere"), "a run whose run.prometheus is not there has begun")
 
 
 # ---- length ------------------------------------------------------------------------------------------------------------------

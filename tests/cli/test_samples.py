@@ -101,6 +101,8 @@ def main():
         refuse(checks, folder, ["bad.jsonl:2", "context"], [{"prompt": "<3>"}, {"prompt_ids": list(range(60))}])
         refuse(checks, folder, ["bad.jsonl:1", "203"], [{"prompt_ids": [203]}])
         refuse(checks, folder, ["adapter"], [{"prompt": "<3>", "adapter": f"{folder}/alone/adapter.h5"}])
+        text = train(folder, "bad", code=USAGE, samples={"file": None})
+        checks.that("train.samples.file is missing" in text and not os.path.exists(f"{folder}/bad"), f"samples without a file: {text}")
         text = train(folder, "bad", code=INPUT, samples={"file": f"{folder}/nothing.jsonl"})
         checks.that("nothing.jsonl" in text, f"a file that is not there: {text}")
     checks.end()

@@ -208,6 +208,8 @@ def check_words(checks, folder):
     first = {"dir": f"{where}/a"}
     for what, runs, needle in (
         ("one directory twice", [first, first], "run.dir"),
+        ("one directory, spelled twice", [first, {"dir": f"{where}/./a/"}], "directories of their own"),
+        ("a directory in another", [first, {"dir": f"{where}/b"}, {"dir": f"{where}/a/checkpoints"}], "directories of their own"),
         ("a key twice", '[{dir: %s/a, set: {method.rank: 3, method.rank: 4}}]' % where, "method.rank: given twice"),
         ("more than the context", [first, {"dir": f"{where}/b", "set": {"data.max_len": 999}}], f"{where}/b"),
         ("another precision", [first, {"dir": f"{where}/b", "set": {"precision": "bf16"}}], "precision"),
@@ -230,9 +232,11 @@ def check_words(checks, folder):
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("warning:")]
         checks.that(done.returncode == USAGE and len(lines) == 1 and needle in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
     checks.that(not os.path.exists(where), "something was written")
-    path = write(f"{folder}/refused.yaml", folder, [first, {"dir": f"{where}/./a/"}])
+    os.makedirs(f"{where}/a")
+    os.symlink(f"{where}/a", f"{where}/b")
+    path = write(f"{folder}/refused.yaml", folder, [first, {"dir": f"{where}/b"}])
     done = harness.start("train", path)
-    checks.that(done.returncode == USAGE and "another run of this job" in done.stderr, f"one directory, spelled twice: exit {done.returncode}: {done.stderr}")
+    checks.that(done.returncode == USAGE and "another run of this job" in done.stderr, f"one directory, by a link: exit {done.returncode}: {done.stderr}")
     for words in (("eval", path), ("scale", path, "--ranks", "1", "--out", f"{folder}/none"), ("compare", path, "--methods", "lora", "--out", f"{folder}/none")):
         done = harness.start(*words)
         checks.that(done.returncode == USAGE and "runs: are read by train and plan alone" in done.stderr, f"{words[0]} of runs: exit {done.returncode}: {done.stderr}")
