@@ -156,7 +156,8 @@ static ml_status mask_by_bytes(ml_chat *chat, const ml_marked_text *m, const ml_
         *placed = end >= 0;
         if (!*placed) return ML_OK;
         while (span < m->count && at >= m->spans[span].end) span++;
-        chat->mask[i] = span < m->count && end > m->spans[span].first;
+        /* One without bytes, as the blank that a decoder takes away, goes with what follows. */
+        chat->mask[i] = span < m->count && ml_max(end, at + 1) > m->spans[span].first;
         at = end;
     }
     *placed = true;
@@ -295,17 +296,25 @@ static ml_status ends_its_turn(ml_chat *chat, const ml_ids *ids, bool *out)
     return ML_OK;
 }
 
+/* Decoded from the beginning up to each mark: a decoder that takes away the blank before a text's
+ * first word would do so for every piece. */
 static ml_status write_example(ml_chat *chat, const ml_ids *ids)
 {
     ml_status st = ML_OK;
     const uint8_t *mask = chat->mask;
+    int64_t written = 0;
     chat->example.length = 0;
     for (int64_t i = 0; i <= ids->count; i++) {
         bool before = i > 0 && mask[i - 1], now = i < ids->count && mask[i];
-        if (before && !now) ML_TRY(ml_text_printf(&chat->example, "⟧"));
-        if (now && !before) ML_TRY(ml_text_printf(&chat->example, "⟦"));
-        if (i < ids->count)
-            ML_TRY(ml_tokenizer_decode(chat->tokenizer, &ids->data[i], 1, &chat->example));
+        if (before == now && i < ids->count) continue;
+        chat->token.length = 0;
+        ML_TRY(ml_tokenizer_decode(chat->tokenizer, ids->data, i, &chat->token));
+        if (chat->token.length > written) {
+            ML_TRY(ml_text_add(&chat->example, chat->token.data + written,
+                               chat->token.length - written));
+            written = chat->token.length;
+        }
+        if (before != now) ML_TRY(ml_text_printf(&chat->example, before ? "⟧" : "⟦"));
     }
 done:
     return st;

@@ -134,6 +134,29 @@ def test_shapes():
     check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
 
 
+def test_blanks():
+    """A vocabulary whose words begin with their blank, and whose decoder takes the first one away: a blank that begins an answer is a target, and the report has all blanks."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581"]
+    added = [{"id": len(pieces) + i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True} for i, text in enumerate(chat_cases.TOKENS[:2])]
+    words = {
+        "version": "1.0", "added_tokens": added, "pre_tokenizer": None, "post_processor": None,
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": []},
+    }  # fmt: skip
+    os.mkdir("blanks")
+    with open("blanks/tokenizer.json", "w") as file:
+        json.dump(words, file)
+    with open("blanks.yaml", "w") as file:
+        file.write(MODEL.format(len(pieces) + 2))
+    mpilora("import", "--init", "random", "--config", "blanks.yaml", "--tokenizer", "blanks", "blanks.h5")
+    with open("answer.jinja", "w") as file:
+        file.write("<|im_start|>{{ messages[0].content }}<|im_end|>{% if messages|length > 1 %}{{ messages[1].content }}<|im_end|>{% endif %}")
+    for answer, targets in ((" a b", 6), ("a", 3), ("\nb", 4)):  # and the blank that the vocabulary puts before every text between special tokens
+        shown = example(tokenize({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]}, "answer.jinja", base="blanks.h5", says=f"{targets} of "))
+        check.that(shown == f"<|im_start|> Hi<|im_end|>⟦ {answer}<|im_end|>⟧", f"blanks: {shown!r}")
+
+
 def test_weights():
     """An answer of weight 0 is context: the text is the same, its loss is not taken."""
     def weighed(first, second):
@@ -318,7 +341,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for d in documents or [] %}### {{ d.text }}\n{% endfor %}{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_blanks, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()
