@@ -134,12 +134,15 @@ static ml_status check_prefix(const ml_run_config *c)
     return ML_OK;
 }
 
-/* How long a run is, and what ends it. */
-static ml_status check_length(const ml_run_config *c)
+/* How long a run is, and what ends it. --set, and what a run of several sets, goes before the
+ * file: steps in the place of its epochs, or epochs in the place of its steps. */
+static ml_status check_length(ml_run_config *c)
 {
-    if (c->train.epochs > 0.0 && line_of(c, "train.steps") != 0)
+    const int steps = line_of(c, "train.steps"), epochs = line_of(c, "train.epochs");
+    if (c->train.epochs > 0.0 && steps != 0 && (steps == SET_LINE) == (epochs == SET_LINE))
         return ml_run_config_refuse(c, "train.epochs",
                                     "train.steps is given, too; name one of the two");
+    if (steps == SET_LINE) c->train.epochs = 0.0;
     if (c->train.early_stop.patience > 0 && c->train.eval_every == 0)
         return ml_run_config_refuse(c, "train.early_stop.patience",
                                     "%" PRId64 ", but train.eval_every is 0, so nothing is "

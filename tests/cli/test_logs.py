@@ -37,8 +37,8 @@ def lines(path):
         return [json.loads(line) for line in file]
 
 
-def refused(config, says, code=2):
-    done = harness.start("train", config)
+def refused(config, says, code=2, words=()):
+    done = harness.start("train", config, *words)
     check.that(done.returncode == code and says in done.stderr, f"{config}: exit code {done.returncode}, expected {code} and {says!r}: {done.stderr}")
 
 
@@ -216,6 +216,11 @@ def test_epochs():
     done = harness.start("train", "epochs/config.yaml")
     check.that(done.returncode == 0 and "finished at step 8 already" in done.stderr, f"the resolved configuration is another run: {done.stderr}")
     refused(write_config("both", train={"epochs": 2}), "both.yaml:")
+    refused(write_config("both"), "name one of the two", words=("--set", "train.epochs=2", "--set", "train.steps=2"))
+    for name, steps, train, word, expected in (("of-steps", 3, {}, "train.epochs=0.4", 2), ("of-epochs", None, {"epochs": 5}, "train.steps=3", 3)):
+        harness.mpilora("train", write_config(name, steps=steps, train=train), "--set", word)
+        found = harness.read_summary(name)["steps"]
+        check.that(found == expected, f"--set {word} in the place of what the file says: {found} steps, expected {expected}")
 
 
 def test_first_evaluation():
