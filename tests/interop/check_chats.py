@@ -1,7 +1,7 @@
 """Chats beside transformers: ids of apply_chat_template, and masks. Where the template has generation blocks its own assistant mask; elsewhere the answers found by rendering
 and comparing in Python. Templates with the features of those that models ship (chat_cases.py) and, where the package trl is unpacked (pip install trl, or
-MPILORA_CHAT_TEMPLATES naming a folder of *.jinja), the real ones that it holds. For developers; MPILORA_CHATS says how many conversations (1000), words behind the script
-name the templates (all):
+MPILORA_CHAT_TEMPLATES naming a folder of *.jinja), the real ones that it holds. For developers; MPILORA_CHATS says how many conversations (1000), MPILORA_TOKENIZERS of which
+TOKENIZERS (the golden one), words behind the script name the templates (all):
 
     MPILORA=build/mpilora MPILORA_SOURCE_DIR=. venv/bin/python tests/interop/check_chats.py [TEMPLATE …]
 """
@@ -11,12 +11,14 @@ import glob
 import importlib.util
 import json
 import os
+import random
 import re
 import sys
 import tempfile
 
 import h5py
-from transformers import AutoTokenizer
+import tokenizers
+from transformers import AutoTokenizer, tokenization_utils_base
 from transformers.utils import chat_template_utils
 
 sys.path.insert(0, os.path.join(os.environ.get("MPILORA_SOURCE_DIR", "."), "tests"))
@@ -27,6 +29,47 @@ COUNT = int(os.environ.get("MPILORA_CHATS", "1000"))
 DATE = "2026-01-02"
 NULL_TEXT = "\0"
 MODEL = "family: llama\nlayers: 1\nwidth: 16\nmlp_width: 32\nheads: 2\nkv_heads: 1\nhead_dim: 8\nvocab: {}\ncontext: 65536\n"
+
+
+# Besides the golden byte-level one: what the tokenizers of other chat models are made of, taught on the words of the conversations.
+BYTES = [f"<0x{i:02X}>" for i in range(256)]
+BPE = {"unk_token": "<unk>", "byte_fallback": True, "fuse_unk": True}
+BEGIN = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+TOKENIZERS = {  # model, normalizer, pre-tokenizer, decoder, post-processor
+    "golden": None,
+    "llama2": (tokenizers.models.BPE(**BPE), [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")], None,
+               [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse(), tokenizers.decoders.Strip(" ", 1, 0)], BEGIN),
+    "gemma": (tokenizers.models.BPE(**BPE), [tokenizers.normalizers.Replace(" ", "▁")], tokenizers.pre_tokenizers.Split(" ", "merged_with_previous"),
+              [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()], BEGIN),
+    "llama3": (tokenizers.models.BPE(), [], tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True), [tokenizers.decoders.ByteLevel()], BEGIN),
+    "unigram": (tokenizers.models.Unigram(), [tokenizers.normalizers.NFKC()], tokenizers.pre_tokenizers.Metaspace(), [tokenizers.decoders.Metaspace()], BEGIN),
+}  # fmt: skip
+
+
+def make_tokenizer(kind, folder):
+    """FOLDER/tokenizer.json with the special tokens of the templates; returns how many tokens it has."""
+    if not TOKENIZERS[kind]:
+        return chat_cases.make_tokenizer(SOURCE, folder)
+    model, normal, words, decoders, post = TOKENIZERS[kind]
+    made = tokenizers.Tokenizer(model)
+    made.normalizer, made.decoder, made.post_processor = tokenizers.normalizers.Sequence(normal), tokenizers.decoders.Sequence(decoders), post
+    if words:
+        made.pre_tokenizer = words
+    specials = ["<unk>", "<s>", "</s>"]
+    unigram = kind == "unigram"
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet() if kind == "llama3" else []
+    teacher = (tokenizers.trainers.UnigramTrainer(vocab_size=600, special_tokens=specials, unk_token="<unk>", show_progress=False) if unigram else
+               tokenizers.trainers.BpeTrainer(vocab_size=900, special_tokens=specials + (BYTES if model.byte_fallback else []), initial_alphabet=alphabet, show_progress=False))  # fmt: skip
+    made.train_from_iterator([json.dumps(chat_cases.make_conversation(random.Random(i), "plain"), ensure_ascii=False) for i in range(500)], teacher)
+    if not words and not unigram:
+        made.pre_tokenizer = None
+    made.add_special_tokens(["<|endoftext|>", *chat_cases.TOKENS])
+    described = json.loads(made.to_str())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] not in BYTES]  # the model's own
+    with open(f"{folder}/tokenizer.json", "w") as file:
+        json.dump(described, file)
+    chat_cases.write_config(f"{folder}/tokenizer_config.json", None)
+    return made.get_vocab_size()
 
 
 class Now(datetime.datetime):
@@ -94,14 +137,22 @@ def mask_by_rendering(tokenizer, conversation, last=False):
     return mask_of(offsets_of(tokenizer, conversation), find_spans(tokenizer, conversation, last)[0])
 
 
+blocks_found = []  # of the newest rendering: transformers keeps them to itself
+render_theirs = tokenization_utils_base.render_jinja_template
+
+
+def render_and_keep(*words, **options):
+    text, blocks = render_theirs(*words, **options)
+    blocks_found[:] = blocks[0] if blocks else []
+    return text, blocks
+
+
 def mask_by_blocks(tokenizer, conversation, last):
     """transformers' own; with `last` what lies in the last block."""
     theirs = tokenizer.apply_chat_template(conversation["messages"], tools=conversation.get("tools"), return_dict=True, return_assistant_tokens_mask=True)["assistant_masks"]
     if not last:
         return theirs
-    _, blocks = chat_template_utils.render_jinja_template([conversation["messages"]], tools=conversation.get("tools"), chat_template=tokenizer.chat_template,
-                                                          return_assistant_tokens_mask=True, **tokenizer.special_tokens_map)  # fmt: skip
-    start = blocks[0][-1][0]
+    start = blocks_found[-1][0]
     return [int(mask and end > start) for mask, (_, end) in zip(theirs, offsets_of(tokenizer, conversation))]
 
 
@@ -171,26 +222,33 @@ def check_losses(check, name, tokenizer, conversations, folder):
     print(f"{name}: --loss last of {len(conversations)}, --loss all of {len(whole)} conversations, {len(broken)} such are refused")
 
 
+def check_tokenizer(check, kind, folder):
+    size = make_tokenizer(kind, folder)
+    with open(f"{folder}/model.yaml", "w") as file:
+        file.write(MODEL.format(size))
+    mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--tokenizer", folder, f"{folder}/base.h5")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chosen, own = sys.argv[1:], chat_cases.TEMPLATES
+    for name, template in [*own.items(), *real_templates()]:
+        if chosen and name not in chosen:
+            continue
+        tokenizer.chat_template = template
+        rendered.clear()
+        conversations = chat_cases.make_conversations(name, COUNT) if name in own else real_conversations(tokenizer)
+        if conversations:
+            check_template(check, name, tokenizer, conversations, folder)
+        else:
+            print(f"{name}: takes no content that is a text")
+
+
 def main():
     chat_template_utils.datetime = Now
+    tokenization_utils_base.render_jinja_template = render_and_keep
     check = Checks()
-    with tempfile.TemporaryDirectory() as folder:
-        size = chat_cases.make_tokenizer(SOURCE, folder)
-        with open(f"{folder}/model.yaml", "w") as file:
-            file.write(MODEL.format(size))
-        mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--tokenizer", folder, f"{folder}/base.h5")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        chosen, own = sys.argv[1:], chat_cases.TEMPLATES
-        for name, template in [*own.items(), *real_templates()]:
-            if chosen and name not in chosen:
-                continue
-            tokenizer.chat_template = template
-            rendered.clear()
-            conversations = chat_cases.make_conversations(name, COUNT) if name in own else real_conversations(tokenizer)
-            if conversations:
-                check_template(check, name, tokenizer, conversations, folder)
-            else:
-                print(f"{name}: takes no content that is a text")
+    for kind in os.environ.get("MPILORA_TOKENIZERS", "golden").split(","):
+        print(f"---- {kind}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            check_tokenizer(check, kind, folder)
     check.end()
 
 
