@@ -15,6 +15,8 @@ set_source_files_properties(${root}/src/kernels/native/quantise_plain.c ${root}/
 foreach(file attention_backward attention_forward block_product exponentials norms product query_key_norms vectors)
   set_source_files_properties(${root}/src/kernels/native/${file}.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 endforeach()
+# clang would have it said that vectors wider than the registers go from function to function, which they do within the file only.
+set_source_files_properties(${root}/src/kernels/native/product.c PROPERTIES COMPILE_OPTIONS "-ffp-contract=off;-Wno-psabi")
 
 function(mpilora_kernel_objects target folder name)
   string(TOUPPER ${folder} sources)

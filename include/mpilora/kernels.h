@@ -516,6 +516,7 @@ enum { ML_PROCESSOR_NAME = 96 };
 /* That of this processor with the instructions of a vector path, by the table in
  * src/kernels/blocking.c or as the environment (MPILORA_BLOCKING) says; and the processor's name in
  * the table.
+ * Shapes: none.
  * Ownership: `processor` and `out` are filled.
  * Local.
  * Errors: ML_USAGE where the environment says nothing that can be done. */

@@ -32,7 +32,8 @@ static ml_status find_parts(packed_matrix *m, const packed_layout *layout, bool 
         m->part[p] = (hf_place){0};
         if (layout->part[p]) ML_TRY(find_part(m, layout->part[p], &m->part[p]));
         if (p == PACKED_CODES &&
-            (!m->part[p].entry || (layout->codes_type && !packed_is(m, p, layout->codes_type))))
+            (!m->part[p].entry ||
+             (layout->codes_type && !packed_is(m, (packed_part)p, layout->codes_type))))
             return ML_OK;
         bool needed = p == PACKED_STATE || p == PACKED_ZEROS || p == PACKED_FACTOR;
         if (needed && layout->part[p] && !m->part[p].entry) return ML_OK;
