@@ -24,10 +24,10 @@ def prepare(folder):
         batch={"sequences": 8, "micro": 1}, train={"steps": 6, "save_every": 1}, parallel={"pp": STAGES}, kernels={"product": "native"})
 
 
-def start(folder, stage, environment=None, place=None):
+def start(folder, stage, environment=None, place=None, run="run"):
     """All stages in FOLDER, but one with another environment, or in another place, where names lead to other files."""
     here = "" if place else f"{folder}/"
-    train = ["train", f"{folder}/run.yaml", "--set", f"base={here}base.h5", "--set", f"data.train={here}data.h5"]
+    train = ["train", f"{folder}/run.yaml", "--set", f"run.dir={folder}/{run}", "--set", f"base={here}base.h5", "--set", f"data.train={here}data.h5"]
     groups = [(1, train, *(({}, place) if s == stage and place else (environment or {},) if s == stage else ())) for s in range(STAGES)]
     return subprocess.run(harness.launch_apart(*groups), cwd=folder, text=True, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, env=harness.WITHOUT_DELAY)
 
@@ -48,6 +48,15 @@ def check_cut(folder):
         shutil.copy(f"{folder}/data.h5", place)
         os.truncate(f"{place}/base.h5", size - 4096)
         check_end(f"a base cut short on stage {stage}", start(folder, stage, place=place), "base.h5", f"rank {stage} on")
+
+
+def count_reads(folder, name, stage):
+    """Of the file, by a run of its own that nothing disturbs."""
+    counts = f"{folder}/counts"
+    done = start(folder, stage, {"LD_PRELOAD": miniature.SHIM, "FAULT_ROOT": f"{folder}/{name}", "FAULT_COUNT": counts}, run=f"whole{stage}")
+    checks.that(done.returncode == 0, f"a run that counts: exit {done.returncode}: {done.stderr}")
+    with open(counts) as file:
+        return next(int(line.split()[1]) for line in file if line.split()[0] == "read")
 
 
 def check_struck(folder, name, stage, places):
@@ -71,7 +80,8 @@ def main():
         prepare(folder)
         check_cut(folder)
         for stage in range(STAGES):
-            check_struck(folder, "base.h5", stage, [1, 60, 120])  # at the start, and of its own layers: some 125 in all
+            reads = count_reads(folder, "base.h5", stage)  # at the start, and of its own layers
+            check_struck(folder, "base.h5", stage, [1, reads // 2, reads])
             # The first stage reads what describes the data for all; from then on each reads its micro-batches, in the middle of a step.
             check_struck(folder, "data.h5", stage, [60] if stage == 0 else [1, 20])
         check_rest(folder)
