@@ -61,6 +61,13 @@ static bool is_shared;
 
 void ml_memory_share(bool yes) { is_shared = yes; }
 
+static ml_status lack(const char *what, int64_t bytes, ml_category category)
+{
+    return ml_fail(ML_RESOURCE,
+                   "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64, what,
+                   bytes, ml_category_name(category), atomic_load(&total));
+}
+
 static void *allocate(int64_t count, size_t size, ml_category category, const char *what,
                       bool shareable)
 {
@@ -75,9 +82,7 @@ static void *allocate(int64_t count, size_t size, ml_category category, const ch
     if (shareable && bytes >= shared_from) block = shareable_map(bytes, &fd);
     if (!block) block = zeroed(bytes, bytes >= huge_from ? HUGE_PAGE : ALIGNMENT, &start);
     if (!block) {
-        (void)ml_fail(ML_RESOURCE,
-                      "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64,
-                      what, bytes, ml_category_name(category), atomic_load(&total));
+        (void)lack(what, bytes, category);
         return NULL;
     }
     *header_of(block) = (header){start, bytes, category, fd};
@@ -122,10 +127,7 @@ ml_status ml_memory_reserve(ml_memory_block *out, int64_t bytes, int64_t counted
 {
     size_t size = (size_t)ml_round_up(bytes, ml_memory_page()), whole = size + HUGE_PAGE;
     char *range = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (range == MAP_FAILED)
-        return ml_fail(ML_RESOURCE,
-                       "out of memory: %s needs %" PRId64 " bytes (%s); in use so far: %" PRId64,
-                       what, bytes, ml_category_name(category), atomic_load(&total));
+    if (range == MAP_FAILED) return lack(what, bytes, category);
     size_t ahead = (HUGE_PAGE - (size_t)((uintptr_t)range % HUGE_PAGE)) % HUGE_PAGE;
     if (ahead) munmap(range, ahead);
     munmap(range + ahead + size, HUGE_PAGE - ahead);

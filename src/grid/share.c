@@ -93,7 +93,7 @@ bool ml_shared_is_own(const ml_shared *shared) { return shared->mapped > 0; }
  * for all of them: it waits for every processor once. */
 static void take_huge_pages(const ml_shared *shared, int64_t first, int64_t end)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t page = (size_t)ml_memory_page();
     first = ml_round_up(first, SHARE_UNIT);
     end = ml_min(end, shared->bytes) / SHARE_UNIT * SHARE_UNIT;
     for (int64_t unit = first; unit < end; unit += SHARE_UNIT)
@@ -103,7 +103,7 @@ static void take_huge_pages(const ml_shared *shared, int64_t first, int64_t end)
 
 static bool take_small_pages(const ml_shared *shared, int64_t first, int64_t end)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t page = (uintptr_t)ml_memory_page();
     char *start = shared->data + first, *last = shared->data + ml_min(end, shared->bytes);
     start -= (uintptr_t)start % page;
     return !madvise(start, (size_t)(last - start), MADV_POPULATE_WRITE) ||
@@ -163,7 +163,7 @@ ml_status ml_shared_take_pages(ml_shared *shared, const ml_memory_span *laid, in
 /* The block's whole pages: a window's neighbours are MPI's. */
 static char *inner_pages(const ml_shared *shared, size_t *bytes)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)shared->data;
+    uintptr_t page = (uintptr_t)ml_memory_page(), data = (uintptr_t)shared->data;
     uintptr_t first = (data + page - 1) / page * page,
               end = (data + (uintptr_t)(shared->mapped ? shared->mapped : shared->bytes)) / page *
                     page;

@@ -56,7 +56,7 @@ static ml_status describe_node(const machine_options *o, ml_machine *out)
     out->cores = ml_max(1, sysconf(_SC_NPROCESSORS_ONLN));
     out->threads = omp_get_max_threads();
     out->domains = count_domains();
-    out->memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    out->memory = (int64_t)sysconf(_SC_PHYS_PAGES) * ml_memory_page();
     out->element_ns[ML_ELEMENT_DATA] =
         100.0; /* a token out of the page cache; far below everything else */
     name_processor(name, sizeof name, out->cores);

@@ -16,21 +16,13 @@ typedef struct block32 {
     uint32_t most;
 } block32;
 
-/* One by one: a block that is copied in pieces of a register's half stalls where it is read whole.
- */
-ML_INLINE uint32_t bits_of(float v)
-{
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return bits;
-}
-
-/* False where a number is not finite or no block can hold it. */
+/* False where a number is not finite or no block can hold it. Bits are taken one by one: a block
+ * that is copied in pieces of half a register stalls where it is read whole. */
 ML_INLINE bool weigh(const float *x, block32 *b)
 {
     uint32_t most = 0;
     for (int i = 0; i < N; i++) {
-        uint32_t m = b->magnitude[i] = bits_of(x[i]) & 0x7fffffffU;
+        uint32_t m = b->magnitude[i] = ml_bits_of_float(x[i]) & 0x7fffffffU;
         most = m > most ? m : most;
     }
     b->most = most;
@@ -62,7 +54,7 @@ ML_INLINE void ends(const float *x, float *low, float *high)
 {
     int32_t least = INT32_MAX, most = INT32_MIN;
     for (int i = 0; i < N; i++) {
-        int32_t bits = (int32_t)bits_of(x[i]),
+        int32_t bits = (int32_t)ml_bits_of_float(x[i]),
                 key = bits ^ (int32_t)((uint32_t)(bits >> 31) >> 1); /* ordered as numbers */
         least = key < least ? key : least;
         most = key > most ? key : most;

@@ -157,20 +157,23 @@ done:
     return st;
 }
 
-enum { FILE_OVERHEAD = 64 << 10, PAIR_OVERHEAD = 4096 }; /* bytes of HDF5's own words, at most */
+/* At most, with HDF5's own words: of so many pairs and other tensors. */
+static int64_t image_bytes(int64_t count, int64_t floats)
+{
+    enum { FILE_OVERHEAD = 64 << 10, PAIR_OVERHEAD = 4096 };
+    return FILE_OVERHEAD + count * PAIR_OVERHEAD + floats * (int64_t)sizeof(float);
+}
 
 static int64_t expected_bytes(const ml_adapter *adapter)
 {
-    int64_t bytes = FILE_OVERHEAD;
+    int64_t floats = 0;
     for (int64_t i = 0; i < adapter->count; i++) {
         const ml_adapter_pair *p = &adapter->pairs[i];
-        bytes += PAIR_OVERHEAD +
-                 (p->rank * (p->in + p->out) + (p->m ? p->out : 0)) * (int64_t)sizeof(float);
+        floats += p->rank * (p->in + p->out) + (p->m ? p->out : 0);
     }
     for (int64_t i = 0; i < adapter->ntensors; i++)
-        bytes += PAIR_OVERHEAD +
-                 adapter->tensors[i].rows * adapter->tensors[i].cols * (int64_t)sizeof(float);
-    return bytes;
+        floats += adapter->tensors[i].rows * adapter->tensors[i].cols;
+    return image_bytes(adapter->count + adapter->ntensors, floats);
 }
 
 int64_t ml_adapter_write_bytes(const ml_parameters *p)
@@ -178,8 +181,8 @@ int64_t ml_adapter_write_bytes(const ml_parameters *p)
     int64_t floats = 0, lists = p->count * (int64_t)sizeof(ml_adapter_tensor);
     for (int64_t i = 0; i < p->count; i++) floats += p->items[i].rows * p->items[i].cols;
     int64_t values = floats * (int64_t)sizeof(float),
-            image = FILE_OVERHEAD + p->count * PAIR_OVERHEAD + values;
-    return values + lists + ml_round_up(image + 1, ML_IMAGE_STEP) + ML_SHA256_PIECE;
+            image = ml_round_up(image_bytes(p->count, floats) + 1, ML_IMAGE_STEP);
+    return values + lists + image + ML_SHA256_PIECE;
 }
 
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path)
