@@ -193,6 +193,9 @@ run_figures step_figures(const ml_run_config *config, const step_result *step);
  * its end as well: local, on world rank 0. ML_USAGE naming a link; ML_RESOURCE, or ML_USAGE of a
  * directory, naming what is there. */
 ml_status outputs_check(const run *r) ML_NODISCARD;
+/* For a fresh start: what an earlier run has left there goes to set-aside/, in the place of what is
+ * there. Local, on world rank 0. ML_USAGE naming a link; ML_RESOURCE where it cannot be moved. */
+ml_status outputs_set_aside(const run *r) ML_NODISCARD;
 
 static const int64_t largest_lines = (int64_t)16 << 30; /* bytes of a file of lines to read */
 

@@ -174,11 +174,39 @@ def check_in_the_way(folder):
     checks.that(read(f"{folder}/run/metrics.jsonl") == before, "a resumed run has done steps whose summary cannot be written")
 
 
+# ---- a fresh start ----------------------------------------------------------------------------------------------------------------------
+
+RESULTS = (*LINES, "saves.jsonl", "config.yaml", "summary.json", "adapter.h5", "best-adapter.h5")
+
+
+def check_fresh(folder):
+    """Nothing of the earlier run is lost, and nothing of it stands beside what the new one writes."""
+    run = f"{folder}/twice"
+    harness.mpilora("train", configure(folder, "twice", 4, keep_best=True))
+    first = {name: read(f"{run}/{name}") for name in RESULTS}
+    os.makedirs(f"{run}/set-aside.new")  # left by a start that was killed while it moved them
+    shutil.move(f"{run}/metrics.jsonl", f"{run}/set-aside.new/metrics.jsonl")
+    for ranks, steps in ((0, 3), (2, 2)):
+        before = {name: read(f"{run}/{name}") for name in RESULTS if os.path.exists(f"{run}/{name}")}
+        harness.mpilora("train", configure(folder, "twice", steps), "--fresh", ranks=ranks)
+        aside = {name: read(f"{run}/set-aside/{name}") for name in RESULTS if os.path.exists(f"{run}/set-aside/{name}")}
+        checks.that(aside == (first if steps == 3 else before), f"fresh, {ranks} ranks: set-aside/ has {sorted(aside)}, expected {sorted(before)} with the same bytes")
+        checks.that(os.path.isdir(f"{run}/set-aside/tb") and not os.path.exists(f"{run}/set-aside.new"), f"fresh, {ranks} ranks: {os.listdir(run)}")
+        checks.that(len(harness.read_metrics(run)) == steps and not os.path.exists(f"{run}/best-adapter.h5"), f"fresh, {ranks} ranks: {os.listdir(run)}")
+    kept = read(f"{run}/set-aside/metrics.jsonl")
+    for name in os.listdir(run):  # a start that left nothing takes nothing's place
+        if name in RESULTS:
+            os.remove(f"{run}/{name}")
+    harness.mpilora("train", configure(folder, "twice", 2), "--fresh")
+    checks.that(read(f"{run}/set-aside/metrics.jsonl") == kept, "fresh after a start that left nothing: what was set aside is gone")
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
         check_lines(folder)
         check_in_the_way(folder)
+        check_fresh(folder)
     checks.end()
 
 
