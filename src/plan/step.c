@@ -28,7 +28,7 @@ static ml_sum_group group_of(const plan_step *s, double members, double stride)
 
 static double gradient_sums(const plan_step *s, const ml_parameters *p, double tp)
 {
-    enum { SMALL_SUMS = 8 }; /* agreements, losses, norms */
+    enum { SMALL_SUMS = 6 }; /* agreements, losses, norms */
     double ranks = (double)s->ranks / (double)s->config->parallel.pp;
     const ml_sum_group world = group_of(s, s->ranks, 1.0), stage = group_of(s, ranks, 1.0),
                        dp = group_of(s, ranks / tp, tp), ends = group_of(s, 2.0, s->ranks - ranks);

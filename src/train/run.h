@@ -18,11 +18,25 @@ typedef struct deadline {
 
 enum { IDENTITIES = 64 };
 
+/* What a step sums over all ranks; the first STEP_SUMS numbers of rank_waits.said. */
+typedef enum step_sum {
+    SUM_LOSS,
+    SUM_COMPUTED,
+    SUM_FAILED,
+    SUM_STOP,
+    SUM_SAVED,
+    SUM_SAVE,
+    SUM_SECONDS,
+    SUM_COMPARED,
+    STEP_SUMS = SUM_COMPARED + PAIR_SUMS
+} step_sum;
+
 /* Seconds of each rank of the world that it waited for others, the same on every rank. */
 typedef struct rank_waits {
     int ranks;
-    double *step, *sum; /* [ranks] of the newest step (with room for a maximum beside), and of the
-                           steps of this start; owned */
+    double
+        *said; /* what goes through a step's sum: that, and what each rank says of itself; owned */
+    double *step, *sum; /* [ranks] of the newest step, and of the steps of this start; owned */
 } rank_waits;
 
 typedef struct run {
@@ -52,7 +66,8 @@ typedef struct run {
         best_is_new; /* the newest evaluation was the best so far, and is not in a checkpoint yet */
     int64_t written_evaluation; /* the step of the newest one that earlier starts wrote; −1: none */
     FILE *metrics, *evaluations, *save_list, *csv, *tensorboard, *samples, *trace_file; /* rank 0 */
-    gradient_trace trace;   /* of run.trace; owned */
+    gradient_trace trace; /* of run.trace; owned */
+    ml_status line; /* whether what belongs to the newest step was written; ML_OK but on rank 0 */
     double prometheus_time; /* of the file's newest writing; 0: there was none */
     bool prometheus_failed; /* which was said */
     int64_t predicted[ML_MEM_CATEGORIES];
@@ -210,11 +225,14 @@ ml_status metrics_evaluation(const run *r, double loss,
 ml_status metrics_save(const run *r, const ml_checkpoint_report *report) ML_NODISCARD;
 ml_status metrics_sync(const run *r) ML_NODISCARD; /* also from a checkpoint's thread */
 
-/* waits.c: room for the waiting times, local; those of a step, and in the place of the bytes that
- * this rank sent those of the busiest one, collective; into the sums. waits_slowest: the rank that
- * waited least since the start; *others ← what the others waited in the mean, s. */
+/* waits.c: room for a step's sum, local. waits_say: count numbers to be summed over the world, the
+ * first STEP_SUMS of them the caller's and zero, the others what this rank says of the step so far.
+ * waits_find: the waiting times from these sums, and in the place of the bytes that this rank sent
+ * those of the busiest one. waits_add: into those of this start. waits_slowest: the rank that
+ * waited least since then; *others ← what the others waited in the mean, s. All local. */
 ml_status waits_create(run *r) ML_NODISCARD;
 void waits_destroy(run *r);
+double *waits_say(const run *r, const step_result *step, int64_t *count);
 void waits_find(run *r, step_result *step);
 void waits_add(run *r);
 int waits_slowest(const run *r, double *others);

@@ -114,47 +114,41 @@ static void find_filtered(const run *r, step_result *out)
     out->filtered = (double)blocks[1] / (double)ml_max(1, blocks[0]);
 }
 
-/* What the passes of this rank have found → the step's results and the update. That all passes went
- * well is known from the same sum. Collective. */
+/* What the passes of this rank have found → the step's results and the update. One sum behind that
+ * of the gradients says all that ranks have to know of each other before it: whether all passes
+ * went well and the line of the step before was written, what anybody was asked, how long each has
+ * been waiting until then. Collective. */
 ml_status step_end(run *r, passes *p, ml_status local, const step_clock *clock, step_result *out)
 {
     session *s = &r->session;
-    enum {
-        LOSS,
-        COMPUTED,
-        FAILED,
-        STOP,
-        SAVED,
-        SAVE,
-        SECONDS,
-        COMPARED,
-        SUMS = COMPARED + PAIR_SUMS
-    };
-    double sums[SUMS] = {0.0};
-    local = ml_session_check_base(s, local);
+    local = ml_session_check_base(s, local == ML_OK ? r->line : local);
+    reduce_gradients(s, &r->trace, out);
+    step_result so_far = *out;
+    step_clock_stop(clock, s, &so_far);
+    int64_t count;
+    double *sums = waits_say(r, &so_far, &count);
     if (ml_grid_tp_rank(s->grid) == 0) {
-        sums[LOSS] = p->loss_sum;
-        sums[COMPUTED] = p->computed;
-        memcpy(sums + COMPARED, p->compared, sizeof p->compared);
+        sums[SUM_LOSS] = p->loss_sum;
+        sums[SUM_COMPUTED] = p->computed;
+        memcpy(sums + SUM_COMPARED, p->compared, sizeof p->compared);
     }
-    sums[FAILED] = local == ML_OK ? 0.0 : 1.0;
-    sums[STOP] = wants_to_stop(r) ? 1.0 : 0.0;
-    sums[SAVED] = save_has_ended(r) ? 1.0 : 0.0;
-    sums[SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
-    sums[SECONDS] = ml_grid_rank(s->grid) == 0 ? ml_seconds() - clock->started : 0.0;
-    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, SUMS);
-    if (sums[FAILED] > 0.0) return ml_grid_agree(s->grid, local);
-    memcpy(out->compared, sums + COMPARED, sizeof out->compared);
+    sums[SUM_FAILED] = local == ML_OK ? 0.0 : 1.0;
+    sums[SUM_STOP] = wants_to_stop(r) ? 1.0 : 0.0;
+    sums[SUM_SAVED] = save_has_ended(r) ? 1.0 : 0.0;
+    sums[SUM_SAVE] = save_time_has_come(r) ? 1.0 : 0.0;
+    sums[SUM_SECONDS] = ml_grid_rank(s->grid) == 0 ? so_far.seconds : 0.0;
+    ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, count);
+    if (sums[SUM_FAILED] > 0.0) return ml_grid_agree(s->grid, local);
+    memcpy(out->compared, sums + SUM_COMPARED, sizeof out->compared);
     out->loss = ml_run_config_has_figures(r->config)
                     ? ml_session_pair_loss(s, out->compared)
-                    : whole_loss(s, p, sums[LOSS]) / (double)p->targets;
-    out->computed_tokens = (int64_t)sums[COMPUTED];
-    out->stop = sums[STOP] > 0.0;
-    out->saved = sums[SAVED] > 0.0;
-    out->save = sums[SAVE] > 0.0;
-    r->look_every = rounds_between_looks(r, sums[SECONDS]);
+                    : whole_loss(s, p, sums[SUM_LOSS]) / (double)p->targets;
+    out->computed_tokens = (int64_t)sums[SUM_COMPUTED];
+    out->stop = sums[SUM_STOP] > 0.0;
+    out->saved = sums[SUM_SAVED] > 0.0;
+    out->save = sums[SUM_SAVE] > 0.0;
+    r->look_every = rounds_between_looks(r, sums[SUM_SECONDS]);
     find_filtered(r, out);
-    reduce_gradients(s, &r->trace, out);
     ml_status st = trace_step(r);
     if (st != ML_OK) return st;
     if (!isfinite(out->loss) || !isfinite(out->grad_norm)) return explain_nonfinite(r, out);
@@ -177,5 +171,6 @@ ml_status run_step(run *r, step_result *out)
     if (st == ML_OK) st = passes_look_ahead(r, first, &p, out);
     if (st != ML_OK || out->given_up) return st;
     st = passes_run(r, first, &p, out);
-    return out->given_up ? ml_grid_agree(s->grid, st) : step_end(r, &p, st, &clock, out);
+    return out->given_up ? ml_grid_agree(s->grid, st == ML_OK ? r->line : st)
+                         : step_end(r, &p, st, &clock, out);
 }

@@ -1,15 +1,18 @@
 /* Who waits for whom. A rank's communication is as long as that of the rank that waited least, and
  * the rest is waiting: the rank that all the others wait for has none of it. */
+#include <math.h>
+
 #include "train/run.h"
 
-enum { PIPED, GATHERED, BESIDE }; /* what the busiest rank sent goes through the same maximum */
+enum { COMM, PIPED, GATHERED, A_RANK }; /* what each rank says of itself */
 
 ml_status waits_create(run *r)
 {
     ml_status st = ML_OK;
     rank_waits *w = &r->waits;
     w->ranks = ml_grid_size(r->session.grid);
-    ML_NEW(w->step, w->ranks + BESIDE, ML_MEM_OTHER, "the ranks' waiting times");
+    ML_NEW(w->said, STEP_SUMS + (int64_t)w->ranks * A_RANK, ML_MEM_OTHER, "the sums of a step");
+    ML_NEW(w->step, w->ranks, ML_MEM_OTHER, "the ranks' waiting times");
     ML_NEW(w->sum, w->ranks, ML_MEM_OTHER, "the ranks' waiting times");
 done:
     return st;
@@ -17,23 +20,35 @@ done:
 
 void waits_destroy(run *r)
 {
+    ml_memory_free(r->waits.said);
     ml_memory_free(r->waits.step);
     ml_memory_free(r->waits.sum);
     r->waits = (rank_waits){0};
 }
 
+double *waits_say(const run *r, const step_result *step, int64_t *count)
+{
+    const rank_waits *w = &r->waits;
+    double *own = w->said + STEP_SUMS + ml_grid_rank(r->session.grid) * A_RANK;
+    *count = STEP_SUMS + (int64_t)w->ranks * A_RANK;
+    memset(w->said, 0, (size_t)*count * sizeof *w->said);
+    own[COMM] = step->phase[ML_PHASE_COMM];
+    own[PIPED] = (double)step->piped_bytes;
+    own[GATHERED] = (double)step->gathered_bytes;
+    return w->said;
+}
+
 void waits_find(run *r, step_result *step)
 {
     const rank_waits *w = &r->waits;
-    double comm = step->phase[ML_PHASE_COMM], least = comm, *beside = w->step + w->ranks;
-    for (int i = 0; i < w->ranks; i++) w->step[i] = 0.0;
-    w->step[ml_grid_rank(r->session.grid)] = comm;
-    beside[PIPED] = (double)step->piped_bytes;
-    beside[GATHERED] = (double)step->gathered_bytes;
-    ml_grid_max_double(r->session.grid, ML_GROUP_WORLD, w->step, w->ranks + BESIDE);
-    step->piped_bytes = (int64_t)beside[PIPED];
-    step->gathered_bytes = (int64_t)beside[GATHERED];
-    for (int i = 0; i < w->ranks; i++) least = w->step[i] < least ? w->step[i] : least;
+    const double *rank = w->said + STEP_SUMS;
+    double least = rank[COMM];
+    for (int i = 0; i < w->ranks; i++, rank += A_RANK) {
+        w->step[i] = rank[COMM];
+        least = fmin(least, rank[COMM]);
+        step->piped_bytes = ml_max(step->piped_bytes, (int64_t)rank[PIPED]);
+        step->gathered_bytes = ml_max(step->gathered_bytes, (int64_t)rank[GATHERED]);
+    }
     for (int i = 0; i < w->ranks; i++) w->step[i] -= least;
 }
 

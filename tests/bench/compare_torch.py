@@ -32,6 +32,7 @@ def read_options():
     parser.add_argument("--work", nargs="+", choices=("rows", "lines"), default=["rows", "lines"])
     parser.add_argument("--rows", nargs="+", type=int, choices=rows.ROWS, default=[1, 2, 3])
     parser.add_argument("--length", type=int, default=512, help="tokens of a row's sequences")
+    parser.add_argument("--sequences", type=int, default=0, help="of a step; 0: the row's own")
     parser.add_argument("--variants", nargs="+", choices=rows.VARIANTS, default=rows.VARIANTS)
     parser.add_argument("--files", nargs="+", choices=("train", "valid", "test"), default=["train", "valid"])
     parser.add_argument("--lines", type=int, default=512)
@@ -40,7 +41,7 @@ def read_options():
     parser.add_argument("--tokenizer", default=os.path.join(SHARED, "gpt2-bpe"), help="a directory with GPT-2's tokenizer")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output; the tables go to standard error")
     options = parser.parse_args()
-    for name, least in (("threads", 1), ("pairs", 1), ("length", 2), ("lines", lines.BATCH)):
+    for name, least in (("threads", 1), ("pairs", 1), ("length", 2), ("sequences", 0), ("lines", lines.BATCH)):
         if getattr(options, name) < least:
             parser.error(f"--{name}: expected at least {least}")
     return options

@@ -82,6 +82,23 @@ def check_failure(checks, folder, whole):
         checks.that(found.read() == expected.read(), "after a save that failed: adapter.h5 differs from the undisturbed run's")
 
 
+def check_lost_line(checks, folder, whole):
+    """The disk is full when the line of a step is written, a step or a save before the next one: 4, one line on all ranks, no later checkpoint."""
+    for step, ranks in ((4, 0), (4, 2), (6, 2), (STEPS, 2)):
+        name = f"line-{step}-{ranks}"
+        config, run_dir = write_config(folder, name, save_every=3, keep=3), f"{folder}/{name}"
+        fault = {"LD_PRELOAD": SHIM, "FAULT_ROOT": f"{run_dir}/metrics.jsonl", "FAULT_CALL": "flush", "FAULT_AT": str(step), "FAULT_DO": "ENOSPC"}
+        done = subprocess.run(harness.command("train", config, ranks=ranks), env={**os.environ, **fault}, capture_output=True, text=True, timeout=120)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: ") and "LoRA" not in line]
+        checks.that(done.returncode == 4 and len(errors) == 1 and f"{run_dir}/metrics.jsonl" in errors[0], f"{name}: code {done.returncode}: {done.stderr}")
+        last = max(int(entry[5:]) for entry in os.listdir(f"{run_dir}/checkpoints") if entry.startswith("step-"))
+        checks.that(last == (step - 1) // 3 * 3, f"{name}: there is a checkpoint of step {last}")
+        harness.mpilora("train", config, ranks=ranks)
+        if ranks == 0:
+            with open(f"{run_dir}/adapter.h5", "rb") as found, open(f"{whole}/adapter.h5", "rb") as expected:
+                checks.that(found.read() == expected.read(), f"{name}: adapter.h5 differs from the undisturbed run's")
+
+
 def check_cut(checks, folder):
     """saves.jsonl of a run that goes on from step 12 keeps the lines up to there."""
     config, run_dir = write_config(folder, "cut", save_every=6), f"{folder}/cut"
@@ -157,6 +174,7 @@ def main():
         check_metrics(checks, folder, "full", 2)
         if SHIM:
             check_failure(checks, folder, whole)
+            check_lost_line(checks, folder, whole)
         check_cut(checks, folder)
         check_best(checks, folder, "lora")
         check_best(checks, folder, "full", 2)

@@ -46,6 +46,7 @@ typedef enum call {
     RMDIR,
     FALLOCATE,
     FTRUNCATE,
+    FLUSH,
     STAT,
     LIST,
     MALLOC,
@@ -53,8 +54,8 @@ typedef enum call {
     CALLS
 } call;
 static const char *const call_name[CALLS] = {
-    "open",  "look",  "read",      "write",     "fsync", "close", "rename", "unlink",
-    "mkdir", "rmdir", "fallocate", "ftruncate", "stat",  "list",  "malloc", "hdf5"};
+    "open",  "look",      "read",      "write", "fsync", "close", "rename", "unlink", "mkdir",
+    "rmdir", "fallocate", "ftruncate", "flush", "stat",  "list",  "malloc", "hdf5"};
 
 enum { FILES = 1024 };
 static _Atomic long calls[CALLS];
@@ -187,6 +188,14 @@ FILE *fopen(const char *path, const char *mode)
     if (file) note(fileno(file), here);
     after(struck);
     return file;
+}
+
+/* What a stream writes otherwise goes past `write`. */
+int fflush(FILE *file)
+{
+    int (*real)(FILE *);
+    REAL(real, "fflush");
+    STRIKE(int, EOF, file &&is_ours(fileno(file)), FLUSH, real(file));
 }
 
 ssize_t read(int fd, void *bytes, size_t count)

@@ -161,7 +161,7 @@ def summarize(row, precision, pairs):
 
 def compare(program, python, folder, options, number):
     """The answer of a row, printed and returned."""
-    row = dataclasses.replace(ROWS[number], length=options.length)
+    row = dataclasses.replace(ROWS[number], length=options.length, sequences=options.sequences or ROWS[number].sequences)
     print(f"row {number}: {row.title}, {row.sequences} x {row.length} tokens", flush=True)
     config = prepare(program, folder, row)
     variants = screen(python, row, options.variants, program.threads)
