@@ -25,6 +25,7 @@ typedef struct ml_gguf_export_options {
                                     llama.cpp's rules for the head and for rows that do not fit
                                     (ml_import_formats); what no block fits keeps the base's type */
     const char *chat_template;   /* NULL: none */
+    const char *tool_template;   /* for conversations with tools; NULL: the same one */
 } ml_gguf_export_options;
 
 /* A GGUF file that llama.cpp loads: description, tokenizer and chat template, matrices in

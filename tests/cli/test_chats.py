@@ -186,6 +186,17 @@ def test_base():
         check.that(inspect(f"{name}.h5").get("chat_template") == chat_cases.TURNS, f"{name}.h5: inspect shows {inspect(f'{name}.h5').get('chat_template')}")
         for template, case in ((None, "turns"), ("chatml.json", "chatml")):
             check.that(example(tokenize({"messages": TALK}, template, base=f"{name}.h5")) == EXPECTED[case][0], f"{name}.h5, --chat-template {template}: not the template {case}")
+    os.mkdir("model-own/additional_chat_templates")  # where transformers saves templates with names
+    with open("model-own/additional_chat_templates/tool_use.jinja", "w") as file:
+        file.write(chat_cases.CHATML)
+    mpilora("import", "model-own", "named.h5")
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    shown = inspect("named.h5")
+    check.that((shown.get("chat_template"), shown.get("chat_template_tool_use")) == (chat_cases.TURNS, chat_cases.CHATML), f"named.h5: inspect shows {shown}")
+    check.that(example(tokenize({"messages": TALK}, None, base="named.h5")) == EXPECTED["turns"][0], "named.h5: without tools not its template")
+    with_tools = example(tokenize({"messages": TALK, "tools": tools}, None, base="named.h5"))
+    check.that(with_tools == example(tokenize({"messages": TALK, "tools": tools}, "chatml.json")) and '{"name": "look"}' in with_tools, f"named.h5: with tools not its template for them: {with_tools}")
+    tokenize({"messages": TALK, "tools": tools}, "turns.json", base="named.h5", says="leaves out")  # --chat-template goes before both
     with open("bos.jinja", "w") as file:
         file.write("{{ bos_token }}|{{ pad_token }}|{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}")
     tokenize({"messages": TALK}, "bos.jinja", base="kept.h5", says="<s>|<|endoftext|>|Be brief.")

@@ -321,19 +321,44 @@ def tokens_of(base, folder):
         return re.sub(rb"[0-9a-f]{64}", b"", file.read())
 
 
+def text_of_chat(base, folder):
+    """What the base's template makes of a conversation, as the report shows it; the text before a text is no part of it."""
+    with open(f"{folder}/chat.jsonl", "w") as file:
+        file.write(json.dumps({"messages": [{"role": "user", "content": "river"}, {"role": "assistant", "content": "sea"}]}) + "\n")
+    report = harness.mpilora("tokenize", "--base", base, f"{folder}/chat.jsonl", f"{folder}/chats.h5")
+    return report.split("its targets between ⟦ and ⟧:\n", 1)[-1]
+
+
 def check_template(checks, folder):
-    """The chat template, the special tokens of tokenizer_config.json, and the further ends of generation_config.json."""
+    """The chat templates, the special tokens of tokenizer_config.json, and the further ends of generation_config.json; a directory that is made of the GGUF file has the templates and a
+    tokenizer."""
     source, base, out = f"{folder}/chat", f"{folder}/chat.h5", f"{folder}/chat.gguf"
     said.write_model(source, "llama")
-    template = "{% for m in messages %}<1>{{ m.content }}<2>{% endfor %}"
-    reference.write_json(f"{source}/tokenizer_config.json", {"bos_token": "<1>", "eos_token": "<2>", "pad_token": {"content": "<3>"}, "chat_template": template})
+    template = "{{ bos_token }}{% for m in messages %}<1>{{ m.content }}<2>{% endfor %}{{ pad_token }}"
+    with_tools = "{{ tools }}" + template
+    named = [{"name": "default", "template": template}, {"name": "tool_use", "template": with_tools}]
+    reference.write_json(f"{source}/tokenizer_config.json", {"bos_token": "<1>", "eos_token": "<2>", "pad_token": {"content": "<3>"}, "chat_template": named})
     reference.write_json(f"{source}/generation_config.json", {"eos_token_id": [2, 5, 6]})
     harness.mpilora("import", source, base)
     export(base, out)
     metadata, _ = gguf.read_file(out)
-    wanted = {"chat_template": template, "ggml.bos_token_id": 1, "ggml.eos_token_id": 2, "ggml.padding_token_id": 3, "ggml.eot_token_id": 5, "ggml.eom_token_id": 6, "ggml.add_bos_token": False}
+    wanted = {"chat_template": template, "chat_templates": ["tool_use"], "chat_template.tool_use": with_tools, "ggml.bos_token_id": 1, "ggml.eos_token_id": 2, "ggml.padding_token_id": 3, "ggml.eot_token_id": 5, "ggml.eom_token_id": 6, "ggml.add_bos_token": False}
     found = {key: metadata.get(f"tokenizer.{key}") for key in wanted}
     checks.that(found == wanted, f"special tokens and template: {found}, expected {wanted}")
+    harness.mpilora("import", out, f"{folder}/again.h5")
+    export(f"{folder}/again.h5", f"{folder}/again.gguf")
+    metadata, _ = gguf.read_file(f"{folder}/again.gguf")
+    found = {key: metadata.get(f"tokenizer.{key}") for key in wanted}
+    checks.that(found == wanted, f"special tokens and template, by way of a base: {found}, expected {wanted}")
+    texts = [text_of_chat(path, folder) for path in (base, f"{folder}/again.h5")]
+    checks.that(texts[0] == texts[1] and "<1><1>" in texts[0] and "<3>" in texts[0], f"a chat by the directory's template and by that of the GGUF file: {texts}")
+    harness.mpilora("export", "--format", "hf", "--base", f"{folder}/again.h5", f"{folder}/again")
+    for name, text in (("chat_template.jinja", template), ("additional_chat_templates/tool_use.jinja", with_tools)):
+        path = f"{folder}/again/{name}"
+        checks.that(os.path.exists(path) and open(path).read() == text, f"GGUF to a directory: {name} is not the template")
+    harness.mpilora("import", f"{folder}/again", f"{folder}/third.h5")
+    tokenizers = [json.loads(harness.mpilora("inspect", f"{folder}/{name}.h5", "--json"))["tokenizer_sha256"] for name in ("again", "third")]
+    checks.that(os.path.exists(f"{folder}/again/tokenizer.json") and tokenizers[0] == tokenizers[1], f"GGUF to a directory: the tokenizer is lost: {tokenizers}")
 
 
 def main():

@@ -20,15 +20,17 @@ static ml_status export_model(ml_base *base, const export_request *request,
                               const ml_block_format *type)
 {
     ml_status st = ML_OK;
-    ml_text template_text = {0};
+    ml_text plain = {0}, with_tools = {0};
     ml_gguf_export_options options = {.type = type};
-    ML_TRY(chat_template_text(base, &template_text));
-    if (template_text.length) options.chat_template = template_text.data;
+    ML_TRY(chat_template_texts(base, &plain, &with_tools));
+    if (plain.length) options.chat_template = plain.data;
+    if (with_tools.length) options.tool_template = with_tools.data;
     ML_TRY(ml_export_gguf(base, &options, request->out));
     ml_log("%s: a GGUF file%s; llama.cpp loads it with -m", request->out,
-           template_text.length ? " with the chat template" : "");
+           plain.length ? " with the chat template" : "");
 done:
-    ml_text_destroy(&template_text);
+    ml_text_destroy(&plain);
+    ml_text_destroy(&with_tools);
     return st;
 }
 

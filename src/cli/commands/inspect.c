@@ -116,23 +116,33 @@ static const option options[] = {{"--json", OPTION_FLAG, offsetof(given, json), 
                                   "one JSON object on standard output", NULL},
                                  {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
-/* A base's chat template as one more member of its description. */
-static ml_status add_template(const char *path, ml_text *description)
+static ml_status add_member(ml_text *description, const char *key, const ml_text *value)
+{
+    ml_status st = ML_OK;
+    if (!value->length) return ML_OK;
+    description->length--; /* the closing brace */
+    ML_TRY(ml_text_printf(description, ",\"%s\":", key));
+    ML_TRY(json_text_add(description, value->data, value->length));
+    ML_TRY(ml_text_printf(description, "}"));
+done:
+    return st;
+}
+
+/* A base's chat templates as further members of its description. */
+static ml_status add_templates(const char *path, ml_text *description)
 {
     ml_status st = ML_OK;
     ml_base *base = NULL;
-    ml_text template_text = {0};
+    ml_text plain = {0}, with_tools = {0};
     if (strncmp(description->data, "{\"kind\":\"base\"", 14) != 0) return ML_OK;
     ML_TRY(ml_base_open(&base, path));
-    ML_TRY(chat_template_text(base, &template_text));
-    if (!template_text.length) goto done;
-    description->length--; /* the closing brace */
-    ML_TRY(ml_text_printf(description, ",\"chat_template\":"));
-    ML_TRY(json_text_add(description, template_text.data, template_text.length));
-    ML_TRY(ml_text_printf(description, "}"));
+    ML_TRY(chat_template_texts(base, &plain, &with_tools));
+    ML_TRY(add_member(description, "chat_template", &plain));
+    ML_TRY(add_member(description, "chat_template_tool_use", &with_tools));
 done:
     ml_base_close(base);
-    ml_text_destroy(&template_text);
+    ml_text_destroy(&plain);
+    ml_text_destroy(&with_tools);
     return st;
 }
 
@@ -144,7 +154,7 @@ static ml_status run(int argc, char **argv)
     ml_text text = {0};
     ML_TRY(options_read(argc, argv, options, &given, 1, 1, &path, usage));
     ML_TRY(ml_inspect(path, &text));
-    ML_TRY(add_template(path, &text));
+    ML_TRY(add_templates(path, &text));
     if (given.json) {
         printf("%s\n", text.data);
         goto done;

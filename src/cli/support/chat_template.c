@@ -32,6 +32,7 @@ static ml_status read_loss(const char *word, ml_chat_loss *out)
 typedef struct sources {
     char *text;     /* of --chat-template */
     ml_text jinja;  /* chat_template.jinja */
+    ml_text tools;  /* additional_chat_templates/tool_use.jinja */
     json_t *config; /* tokenizer_config.json; where --chat-template is one, that */
     json_t *map;    /* special_tokens_map.json */
     json_t *legacy; /* chat_template.json */
@@ -42,6 +43,7 @@ static void destroy_sources(sources *s)
 {
     ml_memory_free(s->text);
     ml_text_destroy(&s->jinja);
+    ml_text_destroy(&s->tools);
     json_decref(s->config);
     json_decref(s->map);
     json_decref(s->legacy);
@@ -132,11 +134,13 @@ static ml_status read_json(const ml_base *base, const char *name, json_t **out)
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
 }
 
-/* As transformers finds it: chat_template.jinja goes before what stands in JSON. */
+/* As transformers finds it: chat_template.jinja goes before what stands in JSON, and a folder
+ * beside it has the other templates by their names. */
 static ml_status read_base(const ml_base *base, sources *s, ml_chat_options *options)
 {
     ml_status st = ML_OK;
     ML_TRY(ml_base_read_file(base, "chat_template.jinja", &s->jinja));
+    ML_TRY(ml_base_read_file(base, "additional_chat_templates/tool_use.jinja", &s->tools));
     ML_TRY(read_json(base, "tokenizer_config.json", &s->config));
     ML_TRY(read_json(base, "special_tokens_map.json", &s->map));
     ML_TRY(read_json(base, "chat_template.json", &s->legacy));
@@ -146,17 +150,23 @@ static ml_status read_base(const ml_base *base, sources *s, ml_chat_options *opt
         options->template_text = s->jinja.data;
         options->tool_template_text = NULL;
     }
+    if (s->tools.length) options->tool_template_text = s->tools.data;
 done:
     return st;
 }
 
-ml_status chat_template_text(const ml_base *base, ml_text *out)
+static ml_status copy_text(const char *text, ml_text *out)
+{
+    return text ? ml_text_add(out, text, (int64_t)strlen(text)) : ML_OK;
+}
+
+ml_status chat_template_texts(const ml_base *base, ml_text *plain, ml_text *with_tools)
 {
     ml_chat_options options = {0};
     sources s = {0};
     ml_status st = read_base(base, &s, &options);
-    if (st == ML_OK && options.template_text)
-        st = ml_text_add(out, options.template_text, (int64_t)strlen(options.template_text));
+    if (st == ML_OK) st = copy_text(options.template_text, plain);
+    if (st == ML_OK) st = copy_text(options.tool_template_text, with_tools);
     destroy_sources(&s);
     return st;
 }

@@ -16,7 +16,9 @@ typedef struct chat_given {
  * naming the file. Local. */
 ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
                              ml_tokenizer *tokenizer) ML_NODISCARD;
-/* Appends the text of the base's own template; nothing where it has none. ML_INPUT. Local. */
-ml_status chat_template_text(const ml_base *base, ml_text *out) ML_NODISCARD;
+/* Appends the text of the base's own template, and of its other one for conversations with tools;
+ * nothing where it has none. ML_INPUT. Local. */
+ml_status chat_template_texts(const ml_base *base, ml_text *plain,
+                              ml_text *with_tools) ML_NODISCARD;
 
 #endif

@@ -233,7 +233,7 @@ static ml_status fill(export *e)
 {
     ml_status st = ML_OK;
     ML_TRY(gguf_describe(&e->w, e->spec));
-    ML_TRY(gguf_describe_tokenizer(&e->w, e->base, e->options->chat_template));
+    ML_TRY(gguf_describe_tokenizer(&e->w, e->base, e->options));
     ML_TRY(choose_formats(e));
     ML_TRY(put_description(e));
     ML_TRY(make_room(e));

@@ -2,6 +2,7 @@
 #ifndef MPILORA_STORE_FORMATS_GGUF_EXPORT_H
 #define MPILORA_STORE_FORMATS_GGUF_EXPORT_H
 
+#include "mpilora/export.h"
 #include "mpilora/family.h"
 #include "mpilora/store.h"
 #include "store/formats/gguf/write.h"
@@ -18,9 +19,9 @@ ml_status gguf_check_description(const gguf_writer *w, const ml_model_spec *spec
 /* The architecture of the family; ML_INPUT where GGUF has none. */
 ml_status gguf_architecture(const ml_model_spec *spec, const char **out) ML_NODISCARD;
 
-/* export_tokenizer.c: the keys of the base's tokenizer and of its chat template (NULL: none); one
- * that GGUF has no words for is left out with a warning. ML_INPUT, ML_RESOURCE. Local. */
+/* export_tokenizer.c: the keys of the base's tokenizer and of the chat templates; a tokenizer that
+ * GGUF has no words for is left out with a warning. ML_INPUT, ML_RESOURCE. Local. */
 ml_status gguf_describe_tokenizer(gguf_writer *w, const ml_base *base,
-                                  const char *chat_template) ML_NODISCARD;
+                                  const ml_gguf_export_options *options) ML_NODISCARD;
 
 #endif

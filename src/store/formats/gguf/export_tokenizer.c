@@ -17,12 +17,24 @@ static ml_status read_json(const ml_base *base, const char *name, json_t **out)
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
 }
 
-/* The id of a token that tokenizer_config.json names; −1: none. */
-static int64_t named_token(const json_t *config, const char *name, const ml_gguf_vocabulary *v)
+/* The files that name special tokens; the first one goes before the other. */
+typedef struct special_files {
+    json_t *config, *map; /* tokenizer_config.json, special_tokens_map.json; NULL: not there */
+} special_files;
+
+static const char *text_of(const json_t *file, const char *name)
 {
-    const json_t *token = json_object_get(config, name);
+    const json_t *token = json_object_get(file, name);
     if (json_is_object(token)) token = json_object_get(token, "content");
-    const char *text = json_string_value(token);
+    return json_string_value(token);
+}
+
+/* The id of a token that they name; −1: none. */
+static int64_t named_token(const special_files *files, const char *name,
+                           const ml_gguf_vocabulary *v)
+{
+    const char *text = text_of(files->config, name);
+    if (!text) text = text_of(files->map, name);
     for (int64_t id = v->ntokens - 1; text && id >= 0; id--)
         if (!strcmp(v->tokens[id], text)) return id;
     return -1;
@@ -65,16 +77,18 @@ static ml_status put_said(gguf_writer *w, const char *key, int said)
 static ml_status put_special(gguf_writer *w, const ml_base *base, const ml_gguf_vocabulary *v)
 {
     ml_status st = ML_OK;
-    json_t *config = NULL, *generation = NULL;
-    ML_TRY(read_json(base, "tokenizer_config.json", &config));
+    special_files files = {0};
+    json_t *generation = NULL;
+    ML_TRY(read_json(base, "tokenizer_config.json", &files.config));
+    ML_TRY(read_json(base, "special_tokens_map.json", &files.map));
     ML_TRY(read_json(base, "generation_config.json", &generation));
-    int64_t bos = v->bos >= 0 ? v->bos : named_token(config, "bos_token", v);
+    int64_t bos = v->bos >= 0 ? v->bos : named_token(&files, "bos_token", v);
     ML_TRY(put_id(w, "tokenizer.ggml.bos_token_id", bos));
     ML_TRY(put_id(w, "tokenizer.ggml.eos_token_id", v->eos));
     ML_TRY(put_id(w, "tokenizer.ggml.unknown_token_id", v->unk));
     ML_TRY(put_id(w, "tokenizer.ggml.seperator_token_id", v->sep)); /* spelt so in the format */
-    ML_TRY(put_id(w, "tokenizer.ggml.padding_token_id", named_token(config, "pad_token", v)));
-    ML_TRY(put_id(w, "tokenizer.ggml.mask_token_id", named_token(config, "mask_token", v)));
+    ML_TRY(put_id(w, "tokenizer.ggml.padding_token_id", named_token(&files, "pad_token", v)));
+    ML_TRY(put_id(w, "tokenizer.ggml.mask_token_id", named_token(&files, "mask_token", v)));
     ML_TRY(put_ends(w, generation, v));
     ML_TRY(gguf_put_flag(w, "tokenizer.ggml.add_bos_token", v->add_bos));
     ML_TRY(gguf_put_flag(w, "tokenizer.ggml.add_eos_token", v->add_eos));
@@ -83,7 +97,8 @@ static ml_status put_special(gguf_writer *w, const ml_base *base, const ml_gguf_
     ML_TRY(put_said(w, "tokenizer.ggml.normalizer.lowercase", v->lowercase));
     ML_TRY(put_said(w, "tokenizer.ggml.normalizer.strip_accents", v->strip_accents));
 done:
-    json_decref(config);
+    json_decref(files.config);
+    json_decref(files.map);
     json_decref(generation);
     return st;
 }
@@ -104,7 +119,22 @@ done:
     return st;
 }
 
-ml_status gguf_describe_tokenizer(gguf_writer *w, const ml_base *base, const char *chat_template)
+/* Under the names that llama.cpp's converter gives them. */
+static ml_status put_templates(gguf_writer *w, const ml_gguf_export_options *o)
+{
+    static const char *const others[] = {"tool_use"};
+    ml_status st = ML_OK;
+    if (o->chat_template) ML_TRY(gguf_put_text(w, "tokenizer.chat_template", o->chat_template));
+    if (o->tool_template) {
+        ML_TRY(gguf_put_texts(w, "tokenizer.chat_templates", others, 1));
+        ML_TRY(gguf_put_text(w, "tokenizer.chat_template.tool_use", o->tool_template));
+    }
+done:
+    return st;
+}
+
+ml_status gguf_describe_tokenizer(gguf_writer *w, const ml_base *base,
+                                  const ml_gguf_export_options *options)
 {
     ml_status st = ML_OK;
     ml_gguf_tokenizer t = {0};
@@ -125,7 +155,7 @@ ml_status gguf_describe_tokenizer(gguf_writer *w, const ml_base *base, const cha
     if (t.caveat) ml_warn("GGUF's tokenizers cannot say %s", t.caveat);
     ML_TRY(put_vocabulary(w, &t.vocabulary));
     ML_TRY(put_special(w, base, &t.vocabulary));
-    if (chat_template) ML_TRY(gguf_put_text(w, "tokenizer.chat_template", chat_template));
+    ML_TRY(put_templates(w, options));
 done:
     ml_gguf_tokenizer_destroy(&t);
     return st;

@@ -72,6 +72,9 @@ ml_status gguf_read_rows(const gguf_file *file, const gguf_tensor *tensor, int64
 /* The canonical text of the tokenizer inside; empty where there is none, with a warning. ML_INPUT
  * where it cannot be read. */
 ml_status gguf_read_tokenizer(const gguf_file *file, ml_text *json) ML_NODISCARD;
+/* The texts of the special tokens that the file names, as special_tokens_map.json has them; nothing
+ * where it names none. Chat templates write them, whether or not a text begins with one. */
+ml_status gguf_read_specials(const gguf_file *file, ml_text *map) ML_NODISCARD;
 
 /* Rows [first, first + count) as they are stored; their scales are finite. */
 ml_status gguf_read_blocks(const gguf_file *file, const gguf_tensor *tensor, int64_t first,

@@ -266,13 +266,21 @@ static ml_text *file_of(ml_base_files *files, const char *name)
     return &files->content[i];
 }
 
-/* The template of conversations, as the file that Hugging Face has it in. */
+/* The templates of conversations, as the files that Hugging Face has them in. */
 static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
 {
-    const gguf_value *text = gguf_find(&g->file, "tokenizer.chat_template");
-    if (!text || text->kind != GGUF_TEXT) return ML_OK;
-    return ml_text_add(file_of(files, "chat_template.jinja"), text->text,
-                       (int64_t)strlen(text->text));
+    static const char *const kept[][2] = {
+        {"tokenizer.chat_template", "chat_template.jinja"},
+        {"tokenizer.chat_template.tool_use", "additional_chat_templates/tool_use.jinja"}};
+    ml_status st = ML_OK;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        const gguf_value *text = gguf_find(&g->file, kept[i][0]);
+        if (text && text->kind == GGUF_TEXT)
+            ML_TRY(
+                ml_text_add(file_of(files, kept[i][1]), text->text, (int64_t)strlen(text->text)));
+    }
+done:
+    return st;
 }
 
 /* The ends of a text, of a turn and of a message, as generation_config.json has them; one alone is
@@ -413,6 +421,8 @@ static ml_status read_vocabulary(const gguf_source *g, import_source *out)
     ML_TRY(import_read_tokenizer(gguf_read_tokenizer(&g->file, &out->tokenizer), &out->tokenizer));
     ML_TRY(keep_chat_template(g, &out->files));
     ML_TRY(keep_ends(g, &out->files));
+    if (out->tokenizer.length)
+        ML_TRY(gguf_read_specials(&g->file, file_of(&out->files, "special_tokens_map.json")));
 done:
     return st;
 }

@@ -1,7 +1,9 @@
 /* The keys of a GGUF file that make its tokenizer. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 
+#include "io/json.h"
 #include "mpilora/data.h"
 #include "store/formats/gguf/gguf.h"
 
@@ -101,5 +103,50 @@ done:
     ml_memory_free(a.types);
     ml_memory_free(a.scores);
     ml_memory_free(a.charsmap);
+    return st;
+}
+
+/* ---- special tokens ------------------------------------------------------------------------ */
+
+/* The text of a token that is no piece of words, whose letters stand for themselves; NULL: none. */
+static const char *text_of(const gguf_file *f, int64_t id)
+{
+    enum { NORMAL = 1 };
+    const gguf_value *tokens = find(f, "tokenizer.ggml.tokens", GGUF_TEXTS),
+                     *types = find(f, "tokenizer.ggml.token_type", GGUF_NUMBERS);
+    if (!tokens || id < 0 || id >= tokens->count) return NULL;
+    bool special = types && id < types->count && types->reals[id] != (double)NORMAL;
+    const char *text = tokens->texts[id];
+    for (const char *at = text; *at && !special; at++)
+        if (*at <= ' ' || *at > '~') return NULL;
+    return text;
+}
+
+ml_status gguf_read_specials(const gguf_file *f, ml_text *map)
+{
+    static const struct {
+        const char *name, *key;
+        int64_t usual; /* of SentencePiece's BPE, as llama.cpp has it; -1: none */
+    } specials[] = {{"bos_token", "tokenizer.ggml.bos_token_id", 1},
+                    {"eos_token", "tokenizer.ggml.eos_token_id", 2},
+                    {"unk_token", "tokenizer.ggml.unknown_token_id", 0},
+                    {"sep_token", "tokenizer.ggml.seperator_token_id", -1},
+                    {"pad_token", "tokenizer.ggml.padding_token_id", -1},
+                    {"cls_token", "tokenizer.ggml.cls_token_id", -1},
+                    {"mask_token", "tokenizer.ggml.mask_token_id", -1}};
+    const gguf_value *model = find(f, "tokenizer.ggml.model", GGUF_TEXT);
+    bool pieces = model && !strcmp(model->text, "llama");
+    json_t *object = json_object();
+    for (size_t i = 0; i < sizeof specials / sizeof *specials; i++) {
+        int64_t said = token_id(f, specials[i].key);
+        const char *text = text_of(f, said < 0 && pieces ? specials[i].usual : said);
+        if (text) json_object_set_new(object, specials[i].name, json_string(text));
+    }
+    char *json = object ? ml_json_dump(object, JSON_INDENT(2)) : NULL;
+    bool any = json_object_size(object) > 0;
+    json_decref(object);
+    if (!json) return ml_fail(ML_RESOURCE, "out of memory: special tokens");
+    ml_status st = any ? ml_text_printf(map, "%s\n", json) : ML_OK;
+    free(json);
     return st;
 }

@@ -22,29 +22,35 @@ static void list_own(const char *names[ML_BASE_FILES + 2])
     for (int i = 0; ml_base_file_names[i]; i++) names[i + 1] = ml_base_file_names[i];
 }
 
-/* Of a tokenizer that did not come as files. */
+/* Of a tokenizer that did not come as files; settings that came as one stay. */
 static ml_status make_tokenizer(const ml_tokenizer *tokenizer, const char *json, int64_t length,
-                                const char *directory)
+                                const ml_base_files *files, const char *directory)
 {
     ml_status st = ML_OK;
     ml_text vocabulary = {0}, settings = {0};
     if (!tokenizer) return ML_OK;
     ML_TRY(ml_tokenizer_to_huggingface(json, length, &vocabulary, &settings));
     ML_TRY(export_directory_put(directory, tokenizer_name, &vocabulary));
-    ML_TRY(export_directory_put(directory, tokenizer_config_name, &settings));
+    if (!ml_base_files_find(files, tokenizer_config_name))
+        ML_TRY(export_directory_put(directory, tokenizer_config_name, &settings));
 done:
     ml_text_destroy(&vocabulary);
     ml_text_destroy(&settings);
     return st;
 }
 
-static bool is_of_tokenizer(const char *name)
+/* A GGUF file leaves a chat template and ends of a text, but none of these. */
+static bool has_vocabulary(const char *name)
 {
-    static const char *const others[] = {
-        "generation_config.json",    "modules.json",
-        "sentence_bert_config.json", "config_sentence_transformers.json",
-        "1_Pooling/config.json",     NULL};
-    return ml_find_word(name, others) < 0;
+    static const char *const vocabularies[] = {tokenizer_name,
+                                               "vocab.json",
+                                               "vocab.txt",
+                                               "encoder.json",
+                                               "tokenizer.model",
+                                               "spiece.model",
+                                               "sentencepiece.bpe.model",
+                                               NULL};
+    return ml_find_word(name, vocabularies) >= 0;
 }
 
 /* Into its folder, which is made where it is not there. */
@@ -61,7 +67,7 @@ static ml_status put_file(const char *directory, const char *name, const ml_text
 }
 
 /* The files that the base keeps, byte for byte, but for config.json, which is made anew; an earlier
- * export may have left others. *tokenizer: the tokenizer's are among them. */
+ * export may have left others. *tokenizer: a vocabulary is among them. */
 static ml_status put_files(const ml_base_files *files, const char *directory, bool *tokenizer)
 {
     ml_status st = ML_OK;
@@ -71,7 +77,7 @@ static ml_status put_files(const ml_base_files *files, const char *directory, bo
         const char *name = ml_base_file_names[i];
         if (!strcmp(name, config_name)) continue;
         if (files->content[i].length) {
-            if (is_of_tokenizer(name)) *tokenizer = true;
+            if (has_vocabulary(name)) *tokenizer = true;
             st = put_file(directory, name, &files->content[i]);
         } else if ((st = ml_durable_path(path, "%s/%s", directory, name)) == ML_OK) {
             (void)unlink(path);
@@ -103,7 +109,7 @@ ml_status ml_export_huggingface(ml_base *base, const char *directory)
     ML_TRY(ml_durable_path(path, "%s/%s", directory, weights_name));
     ML_TRY(export_hf_weights(base, path));
     ML_TRY(put_files(&files, directory, &has_tokenizer));
-    if (!has_tokenizer) ML_TRY(make_tokenizer(tokenizer, json, length, directory));
+    if (!has_tokenizer) ML_TRY(make_tokenizer(tokenizer, json, length, &files, directory));
     ML_TRY(export_directory_put(directory, config_name, &config));
 done:
     if (made) st = export_directory_end(st, directory, own);
