@@ -45,13 +45,26 @@ static void apply_dropout(const lora_group *group, const lora_pair *pair, const 
 /* ---- sums in leaves ------------------------------------------------------------------------ */
 
 /* What tp cuts is contracted by one factor of each pair: A of a row-parallel layer on the way in, B
- * of a column-parallel one on the way back. With leaves these sums are whole on every rank, and so
- * are the gradients that come of them: dB of a row-parallel layer, dA of a column-parallel one. */
+ * of a column-parallel one on the way back. With leaves these sums are whole on every rank, since
+ * what they are added to is, and so are the gradients that come of them: dB of a row-parallel
+ * layer, dA of a column-parallel one. */
 typedef struct contraction {
     const lora_group *group;
     const ml_pass *pass;
     const float *x; /* or dy */
+    bool taken;     /* with what the factors were at first */
 } contraction;
+
+/* What a factor was at first. */
+static const float *initial_of(const lora_group *group, const float *value)
+{
+    return group->taken + (value - group->parameters->value);
+}
+
+static const float *factor_of(const contraction *c, const float *value)
+{
+    return c->taken ? initial_of(c->group, value) : value;
+}
 
 /* h[T, R] of a leaf of x's columns. */
 static void contract_inputs(const void *self, int leaf, float *h)
@@ -62,7 +75,8 @@ static void contract_inputs(const void *self, int leaf, float *h)
     const ml_kernels *k = c->pass->kernels;
     const ml_rows columns = ml_linear_leaf(layer, 0, leaf);
     k->gemm(k, false, true, c->pass->tokens, group->rank, columns.count, 1.0F, c->x + columns.first,
-            layer->in, group->pair[0].a + columns.first, layer->in, 0.0F, h, group->rank);
+            layer->in, factor_of(c, group->pair[0].a) + columns.first, layer->in, 0.0F, h,
+            group->rank);
 }
 
 /* dh[T, r] of a pair without its scale, of a leaf of each projection that it adapts. */
@@ -70,7 +84,7 @@ static void contract_pair(const contraction *c, const lora_pair *pair, int leaf,
 {
     const ml_linear *layer = c->group->layer;
     const ml_kernels *k = c->pass->kernels;
-    const ml_weight b = {pair->b, ML_FP32, pair->count, pair->rank};
+    const ml_weight b = {factor_of(c, pair->b), ML_FP32, pair->count, pair->rank};
     ml_rows run[ML_LINEAR_PARTS];
     int64_t start = 0;
     int runs = 0;
@@ -116,12 +130,6 @@ static void add_outputs(const lora_group *group, const ml_pass *pass, const floa
     }
 }
 
-/* What a factor was at first. */
-static const float *initial_of(const lora_group *group, const float *value)
-{
-    return group->taken + (value - group->parameters->value);
-}
-
 /* Behind what the trained factors need of the scratch space. */
 static float *taken_space(const lora_group *group, const ml_pass *pass)
 {
@@ -134,8 +142,12 @@ static void take_off_outputs(const lora_group *group, const ml_pass *pass, const
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank;
     float *h = taken_space(group, pass);
-    k->gemm(k, false, true, T, R, in, 1.0F, x, in, initial_of(group, group->pair[0].a), in, 0.0F, h,
-            R);
+    const contraction inputs = {group, pass, x, true};
+    if (sums_leaves(group, ML_LINEAR_ROW))
+        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, R, h);
+    else
+        k->gemm(k, false, true, T, R, in, 1.0F, x, in, initial_of(group, group->pair[0].a), in,
+                0.0F, h, R);
     for (int i = 0; i < group->npairs; h += group->pair[i++].rank) {
         const lora_pair *pair = &group->pair[i];
         k->gemm(k, false, true, T, pair->count, pair->rank, -pair->scale, h, R,
@@ -149,12 +161,18 @@ static void take_off_inputs(const lora_group *group, const ml_pass *pass, const 
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
     float *dh = taken_space(group, pass);
-    for (int i = 0; i < group->npairs; at += group->pair[i++].rank) {
+    const contraction outputs = {group, pass, dy, true};
+    bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
+    if (leaves) {
+        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, R, dh);
+        scale_pairs(group, T, dh);
+    }
+    for (int i = 0; !leaves && i < group->npairs; at += group->pair[i++].rank) {
         const lora_pair *pair = &group->pair[i];
-        k->gemm(k, false, false, T, pair->rank, pair->count, -pair->scale, dy + pair->start,
+        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy + pair->start,
                 group->layer->out, initial_of(group, pair->b), pair->rank, 0.0F, dh + at, R);
     }
-    k->gemm(k, false, false, T, in, R, 1.0F, dh, R, initial_of(group, group->pair[0].a), in, 1.0F,
+    k->gemm(k, false, false, T, in, R, -1.0F, dh, R, initial_of(group, group->pair[0].a), in, 1.0F,
             dx, in);
 }
 
@@ -166,7 +184,7 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     float *h = pass->saved ? pass->saved : pass->scratch, *dropped = pass->scratch + T * R;
     bool drop = drops(group, pass);
     if (sums_leaves(group, ML_LINEAR_ROW)) { /* of one projection, and so with one pair */
-        const contraction inputs = {group, pass, drop ? dropped : x};
+        const contraction inputs = {group, pass, drop ? dropped : x, false};
         if (drop) apply_dropout(group, &group->pair[0], pass, x, dropped, false);
         ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, R, h);
     } else if (!drop) {
@@ -204,7 +222,7 @@ static void output_gradients(const lora_group *group, const ml_pass *pass, const
 {
     const ml_kernels *k = pass->kernels;
     int64_t T = pass->tokens, out = group->layer->out, R = group->rank, at = 0;
-    const contraction outputs = {group, pass, dy};
+    const contraction outputs = {group, pass, dy, false};
     bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
     if (leaves) {
         ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, R, dh);

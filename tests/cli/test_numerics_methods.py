@@ -60,8 +60,8 @@ def check_methods():
 
 
 def check_blocks():
-    """Weights in blocks of 32 and of 256, which are deeper than a share of what tp cuts: a share then has a whole block, or none; and LoftQ, which starts from what they have
-    lost."""
+    """Weights in blocks of 32 and of 256, which are deeper than a share of what tp cuts: a share then has a whole block, or none; LoftQ, which starts from what they have
+    lost, and PiSSA, whose first factors each layer takes off, since blocks stay."""
     model = "{family: llama, layers: 2, width: 256, mlp_width: 768, heads: 4, kv_heads: 4, head_dim: 128, vocab: 257, context: 700}"
     settings = {**OTHERS, "tp 2": {"ranks": 2, "parallel__tp": 2, "threads": 2}, "tp 2, dp 2, micro 2": {"ranks": 4, "parallel__tp": 2, "batch__micro": 2}}
     with tempfile.TemporaryDirectory() as folder:
@@ -72,8 +72,8 @@ def check_blocks():
             os.mkdir(own)
             harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--dtype", "fp32", "--quantise", dtype, "--head-dtype", "fp32", f"{own}/base.h5")
             harness.make_data(own, numerics.sequences())
-            loftq = {"init": "loftq", "original": f"{folder}/original.h5"} if dtype == "q4_k" else {}
-            numerics.configure(own, {**numerics.LORA, **loftq})
+            init = {"q4_k": {"init": "loftq", "original": f"{folder}/original.h5"}, "q8_0": {"init": "pissa"}}.get(dtype, {})
+            numerics.configure(own, {**numerics.LORA, **init})
             check(own, f"llama, {dtype}", settings)
 
 
