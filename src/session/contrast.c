@@ -254,7 +254,7 @@ void ml_contrast_add(const session *s, int64_t first, int64_t count, double sums
     const contrast *c = &s->contrast;
     if (!has_vectors(s) || ml_grid_cp_rank(s->grid) > 0) return;
     for (int64_t i = first - c->first; i < first + count - c->first; i++) {
-        ml_session_add(s, &sums[PAIR_LOSS], c->loss[i]);
+        ml_session_add_figure(s, sums, PAIR_LOSS, c->loss[i]);
         sums[PAIR_RIGHT] += c->right[i] ? 1.0 : 0.0;
         sums[PAIRS] += 1.0;
     }

@@ -192,6 +192,7 @@ ml_status ml_session_evaluate(session *s, const evaluation_stop *stop, const cha
     if (st != ML_OK) return st;
     ml_grid_sum_double(s->grid, ML_GROUP_DP, sums, PAIR_SUMS);
     ml_grid_sum_double(s->grid, ML_GROUP_PIPE, sums, PAIR_SUMS); /* the last stage's, others' 0 */
+    ml_session_join_figures(sums);
     bool compares = ml_run_config_has_figures(s->config);
     if (ml_run_config_is_exact(s->config) && !compares) sums[0] = sum_losses(s, &losses);
     if (!compares && sums[1] == 0.0)

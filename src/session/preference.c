@@ -53,7 +53,7 @@ static void sum_tokens(const comparison *c, const float *log_p)
     const packer *p = &c->s->packer;
     for (int64_t j = 0; j < p->hits; j++) {
         if (!is_chosen(p, j)) continue;
-        ml_session_add(c->s, &c->sums[PAIR_NLL], -(double)log_p[j]);
+        ml_session_add_figure(c->s, c->sums, PAIR_NLL, -(double)log_p[j]);
         c->sums[PAIR_TOKENS] += 1.0;
     }
 }
@@ -95,12 +95,12 @@ static void compare_pair(const comparison *c, int64_t pair, int64_t chosen, int6
            down = beta * at.v / (mean ? at.m : 1.0);
     p->text_slope[chosen] = value.du;
     p->text_slope[rejected] = value.dv;
-    ml_session_add(c->s, &sums[PAIR_LOSS], value.loss);
+    ml_session_add_figure(c->s, sums, PAIR_LOSS, value.loss);
     sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
-    ml_session_add(c->s, &sums[PAIR_REWARD_CHOSEN], up);
-    ml_session_add(c->s, &sums[PAIR_REWARD_REJECTED], down);
-    ml_session_add(c->s, &sums[PAIR_LOG_P_CHOSEN], a / (mean ? at.n : 1.0));
-    ml_session_add(c->s, &sums[PAIR_LOG_P_REJECTED], b / (mean ? at.m : 1.0));
+    ml_session_add_figure(c->s, sums, PAIR_REWARD_CHOSEN, up);
+    ml_session_add_figure(c->s, sums, PAIR_REWARD_REJECTED, down);
+    ml_session_add_figure(c->s, sums, PAIR_LOG_P_CHOSEN, a / (mean ? at.n : 1.0));
+    ml_session_add_figure(c->s, sums, PAIR_LOG_P_REJECTED, b / (mean ? at.m : 1.0));
     sums[PAIRS] += 1.0;
 }
 

@@ -67,10 +67,10 @@ static void judge_pair(const scoring *c, int64_t pair, float *slope)
     add_to(slope, p->text_targets[chosen], (2.0 * center * sum - wrong) * share);
     add_to(slope, p->text_targets[rejected], (2.0 * center * sum + wrong) * share);
     if (ml_grid_cp_rank(c->s->grid) > 0) return; /* the first of the sharers counts */
-    ml_session_add(c->s, &c->sums[PAIR_LOSS], center * sum * sum - log_sigmoid(up - down));
+    ml_session_add_figure(c->s, c->sums, PAIR_LOSS, center * sum * sum - log_sigmoid(up - down));
     c->sums[PAIR_RIGHT] += up > down ? 1.0 : 0.0;
-    ml_session_add(c->s, &c->sums[PAIR_REWARD_CHOSEN], up);
-    ml_session_add(c->s, &c->sums[PAIR_REWARD_REJECTED], down);
+    ml_session_add_figure(c->s, c->sums, PAIR_REWARD_CHOSEN, up);
+    ml_session_add_figure(c->s, c->sums, PAIR_REWARD_REJECTED, down);
     c->sums[PAIRS] += 1.0;
 }
 
@@ -153,7 +153,7 @@ static void judge_label(const scoring *c, const row *r, int64_t j)
     if (c->s->predictions)
         predictions_take(c->s->predictions, sequence->position, ml_max(0, p->target_place[j]),
                          r->score, r->labels);
-    ml_session_add(c->s, &c->sums[PAIR_LOSS], loss);
+    ml_session_add_figure(c->s, c->sums, PAIR_LOSS, loss);
     c->sums[PAIR_RIGHT] += right ? 1.0 : 0.0;
     c->sums[PAIRS] += 1.0;
 }

@@ -352,7 +352,8 @@ enum {
     PAIRS,
     PAIR_WANTED, /* kto, whose pairs are rows: those that are wanted */
     PAIR_MOVED,  /* and the estimate z */
-    PAIR_SUMS
+    PAIR_KINDS,
+    PAIR_SUMS = 2 * PAIR_KINDS /* each in two parts: ml_session_add_figure */
 };
 
 /* sum += x. Where that must not depend on an order (`numerics: grid`) x is rounded to a multiple of
@@ -361,6 +362,22 @@ static inline void ml_session_add(const session *s, double *sum, double x)
 {
     const double grain = 0x1p-28;
     *sum += ml_run_config_is_exact(s->config) ? rint(x / grain) * grain : x;
+}
+/* As ml_session_add, to one of the sums over pairs or labels, which leave 2^25 soon: the error of a
+ * price that is predicted is squared. So where the order must not matter the whole part of x goes
+ * to a sum of its own, exact up to 2^53, and the rest, half of 1 at the most, to the other. Local.
+ */
+static inline void ml_session_add_figure(const session *s, double sums[PAIR_SUMS], int kind,
+                                         double x)
+{
+    double whole = ml_run_config_is_exact(s->config) && isfinite(x) ? rint(x) : 0.0;
+    sums[PAIR_KINDS + kind] += whole;
+    ml_session_add(s, &sums[kind], x - whole);
+}
+/* The two parts of each, when all ranks' are in them, into the first. Local. */
+static inline void ml_session_join_figures(double sums[PAIR_SUMS])
+{
+    for (int kind = 0; kind < PAIR_KINDS; kind++) sums[kind] += sums[PAIR_KINDS + kind];
 }
 
 /* preference.c: the pairs [first, first + count) of the source as one micro-batch: adds to `sums`,

@@ -128,12 +128,12 @@ static void judge(const comparison *j, int64_t text, int64_t sequence)
     const pair_value value = wanted ? ml_unpaired_loss(b, u - z) : ml_unpaired_loss(-b, u - z);
     double weight = wanted ? c->objective.desirable_weight : c->objective.undesirable_weight;
     p->text_slope[text] = weight * value.du;
-    ml_session_add(j->s, &sums[PAIR_LOSS], weight * value.loss);
-    ml_session_add(j->s, &sums[wanted ? PAIR_REWARD_CHOSEN : PAIR_REWARD_REJECTED], b * u);
-    ml_session_add(j->s, &sums[wanted ? PAIR_LOG_P_CHOSEN : PAIR_LOG_P_REJECTED],
-                   p->text_log_p[text]);
+    ml_session_add_figure(j->s, sums, PAIR_LOSS, weight * value.loss);
+    ml_session_add_figure(j->s, sums, wanted ? PAIR_REWARD_CHOSEN : PAIR_REWARD_REJECTED, b * u);
+    ml_session_add_figure(j->s, sums, wanted ? PAIR_LOG_P_CHOSEN : PAIR_LOG_P_REJECTED,
+                          p->text_log_p[text]);
     sums[PAIR_WANTED] += wanted ? 1.0 : 0.0;
-    ml_session_add(j->s, &sums[PAIR_MOVED], z);
+    ml_session_add_figure(j->s, sums, PAIR_MOVED, z);
     sums[PAIRS] += 1.0;
 }
 

@@ -140,6 +140,7 @@ ml_status step_end(run *r, passes *p, ml_status local, const step_clock *clock, 
     ml_grid_sum_double(s->grid, ML_GROUP_WORLD, sums, count);
     if (sums[SUM_FAILED] > 0.0) return ml_grid_agree(s->grid, local);
     memcpy(out->compared, sums + SUM_COMPARED, sizeof out->compared);
+    ml_session_join_figures(out->compared);
     out->loss = ml_run_config_has_figures(r->config)
                     ? ml_session_pair_loss(s, out->compared)
                     : whole_loss(s, p, sums[SUM_LOSS]) / (double)p->targets;

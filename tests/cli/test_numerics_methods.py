@@ -87,9 +87,10 @@ def ids(i, length):
 PAIRS = [{"prompt_ids": ids(i, 8 + i), "chosen_ids": ids(i + 3, 6 + 20 * (i % 3)), "rejected_ids": ids(i + 5, 4 + i % 3)} for i in range(13)]
 RELATED = [{"anchor_ids": ids(i, 8 + i), "positive_ids": ids(i + 3, 6), "negative_ids": ids(i + 5, 4 + i % 3)} for i in range(13)]
 LABELS = [{"input_ids": ids(i, 8 + 3 * i), "label": i % 3} for i in range(13)]
+PRICES = [{"input_ids": ids(i, 8 + 3 * i), "label": 1e5 + 37.3 * i * i} for i in range(13)]  # the squares of their errors need more than a double's 53 bits in units of 2^-28
 OBJECTIVES = {
     "dpo": ({"name": "dpo", "sft_weight": 0.5}, PAIRS), "simpo": ({"name": "simpo"}, PAIRS), "orpo": ({"name": "orpo"}, PAIRS), "reward": ({"name": "reward"}, PAIRS),
-    "classify": ({"name": "classify"}, LABELS),
+    "classify": ({"name": "classify"}, LABELS), "prices": ({"name": "regress"}, PRICES),
     "what the data have": (None, LABELS), "what rows of texts have": (None, RELATED),
     # What compares over a whole step.
     "kto": ({"name": "kto", "undesirable_weight": 0.7}, PAIRS), "aot": ({"name": "dpo", "loss_type": ["sigmoid", "aot"], "loss_weights": [0.5, 1.0]}, PAIRS),
