@@ -221,6 +221,20 @@ def check_grids(folder):
     checks.that(line["what"] == "trace" and line["same"] is None, f"no sums in common, and they are the same: {line}")
 
 
+def check_numerics_grid(folder):
+    """Under numerics: grid a run is the same whatever computed it: what is summed, sent and gathered is no difference."""
+    own = f"{folder}/grids"
+    os.mkdir(own)
+    harness.make_base(own, MODEL.replace("context: 128", "context: 1100"), "fp32")
+    harness.make_data(own, [[(i * i + 7 * j + i * j * j) % 257 for j in range(n)] for i, n in enumerate((1030, 40, 9, 600))])
+    config, exact = configure(own, "one", steps=2), ("--set", "numerics=grid")
+    harness.mpilora("train", config, *exact)
+    for key in ("tp", "cp", "pp"):
+        harness.mpilora("train", config, *exact, "--set", f"run.dir={own}/{key}", "--set", f"parallel.{key}=2", ranks=2)
+        found = compared(f"{own}/one", f"{own}/{key}", 0)
+        checks.that(all(line["same"] for line in found.values()) and sorted(found) == ["checkpoint", "metrics", "trace"], f"one rank and {key} 2: {found}")
+
+
 def found_lines(folder, name):
     with open(f"{folder}/{name}/trace.jsonl") as file:
         return file.readlines()
@@ -256,6 +270,7 @@ def main():
         check_evaluations(folder)
         check_resumed(folder)
         check_grids(folder)
+        check_numerics_grid(folder)
         check_refused(folder)
     checks.end()
 

@@ -76,22 +76,21 @@ ml_status same_next_line(const char *run, const char *name, const char **at, con
 
 /* ---- metrics ------------------------------------------------------------------------------- */
 
-/* What was measured, or says how a step was computed and not what: it differs from start to
- * start. */
+static bool ends_with(const char *key, const char *end)
+{
+    size_t length = strlen(key), ending = strlen(end);
+    return length > ending && !strcmp(key + length - ending, end);
+}
+
+/* What was measured, or says how a step was computed and not what: it differs from start to start,
+ * and from grid to grid. Every time and every number of bytes is of these. */
 static bool is_measured(const char *key)
 {
-    static const char *const keys[] = {"time",
-                                       "kernel",
-                                       "wait_s_by_rank",
-                                       "peak_bytes",
-                                       "allreduce_bytes",
-                                       "allreduce_bytes_passed",
-                                       "computed_tokens",
-                                       "piped_bytes"};
-    size_t length = strlen(key);
+    static const char *const keys[] = {"time", "kernel", "wait_s_by_rank", "allreduce_bytes_passed",
+                                       "computed_tokens"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
-    return length > 2 && !strcmp(key + length - 2, "_s");
+    return ends_with(key, "_s") || ends_with(key, "_bytes");
 }
 
 /* The first key of `x` whose value in `y` is another, or that is not there. */
