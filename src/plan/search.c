@@ -158,9 +158,9 @@ static ml_status try_shares(const searched *s, int tp, int pp, int ranks, int64_
 {
     ml_status st = ML_OK;
     bool fits = false;
-    for (int cp = 1; cp <= ml_min(ranks, most) && !fits; cp *= 2) {
+    for (int cp = 1; cp <= ml_min(ranks, most) && !fits; cp++) {
         int64_t before = s->list->count;
-        if (ranks % cp != 0) break;
+        if (ranks % cp != 0) continue;
         ML_TRY(try_grid(s, tp, cp, pp));
         for (int64_t i = before; i < s->list->count; i++) fits = fits || s->list->items[i].fits;
     }
@@ -184,13 +184,16 @@ ml_status ml_plan_search(ml_plan_list *list, const ml_run_config *config,
                          const ml_plan_module *module)
 {
     ml_status st = ML_OK;
-    int ranks = module->nodes * module->ranks_per_node;
+    int ranks = module->nodes * module->ranks_per_node,
+        replicas = (int)ml_min(ranks, config->batch.sequences),
+        nodes = (int)ml_min(module->nodes, replicas);
     ml_plan probe;
     ml_run_config whole = *config;
     searched s = {list, config, module, NULL, ml_memory_process_now()};
     whole.parallel.tp = whole.parallel.cp = whole.parallel.pp = 1;
-    /* What is wrong with the configuration itself is no grid's fault. */
-    ML_TRY(ml_plan_create_on(&probe, &whole, ranks, module->nodes, NULL, 0, module->model));
+    /* What is wrong with the configuration itself is no grid's fault; a step of fewer sequences
+     * than ranks is wrong on some grids alone. */
+    ML_TRY(ml_plan_create_on(&probe, &whole, replicas, nodes, NULL, 0, module->model));
     ML_TRY(plan_run_open(&s.run, config, module->machine, module->model));
     int64_t stages = plan_run_spec(s.run)->layers;
     int64_t shares = plan_run_shares_most(s.run);

@@ -79,6 +79,23 @@ def test_search_of_stages(folder):
         assert max(g["pp"] for g in plan(path, *on, "--set", one)["grids"]) > 1, one
 
 
+def test_search_of_few_sequences(folder):
+    """A step of fewer sequences than ranks leaves the grids of fewer replicas."""
+    path = config(folder, "")
+    result = plan(path, "--search", "--nodes", 10, "--ranks-per-node", 4, "--memory-per-node", "200G", "--machine", f"{MACHINES}/cluster-2x32.yaml", "--set", "batch.sequences=3", "--set", "batch.micro=1")
+    assert {g["dp"] for g in result["grids"]} == {1, 2}, result["grids"]
+    assert {g["dp"] for g in result["rejected"] if "batch.sequences: 3 are fewer than the" in g["why"]} >= {4, 5, 10, 40}, result["rejected"]
+
+
+def test_search_of_shares(folder):
+    """Ranks share sequences out in any number that divides them, where fewer do not fit."""
+    path, on = config(folder, ""), ("--search", "--nodes", 3, "--ranks-per-node", 1, "--machine", f"{MACHINES}/cluster-2x32.yaml")
+    least = min(g["node_bytes"] for g in plan(path, *on, "--memory-per-node", "100T")["grids"] if g["dp"] == 3)
+    result = plan(path, *on, "--memory-per-node", least - 10**9)  # less than two thirds of what a rank keeps
+    assert all(g["cp"] > 1 for g in result["grids"] if g["tp"] == g["pp"] == 1) and any(g["cp"] == 3 for g in result["grids"]), result
+    assert any(g["dp"] == 3 and "more than there is" in g["why"] for g in result["rejected"]), result["rejected"]
+
+
 
 def make(folder, name, model, rows):
     """A base of random numbers and a data set for it."""
@@ -153,5 +170,5 @@ def test_bad_input(folder):
 
 
 with tempfile.TemporaryDirectory() as directory:
-    for test in (test_machine_file, test_committed_machines, test_search, test_search_of_stages, test_objectives, test_bad_input):
+    for test in (test_machine_file, test_committed_machines, test_search, test_search_of_stages, test_search_of_few_sequences, test_search_of_shares, test_objectives, test_bad_input):
         test(directory)

@@ -179,7 +179,8 @@ static const option options[] = {
      "of --machine: threads of a rank; else its share of the cores", NULL},
     {"--search", OPTION_FLAG, offsetof(plan_options, search), NULL,
      "every grid dp x tp x pp on M nodes with its fastest micro-batch and activation mode: those "
-     "that fit, fastest first, and why the others do not; with --json all of them",
+     "that fit, fastest first, and why the others do not; cp above 1 is tried where fewer ranks "
+     "that share sequences out do not fit; with --json all of them",
      NULL},
     {"--ranks-per-node", OPTION_INT, offsetof(plan_options, per_node), "R",
      "of --search; else one a memory domain of the machine", NULL},
