@@ -696,8 +696,8 @@ const key run_keys[] = {
      .offset = AT(measure),
      .choices = measures,
      .about = "`once`: the rates that choose a path of products are kept in "
-              "`$XDG_CACHE_HOME/mpilora` (`~/.cache/mpilora`), by processor, libraries, shapes and "
-              "threads. `always`: measured at every start."},
+              "`$XDG_CACHE_HOME/mpilora` (`~/.cache/mpilora`), by processor, libraries, vector "
+              "path, shapes and threads. `always`: measured at every start."},
 
     /* ---- runs: several in one job ---------------------------------------------------------- */
     {.path = "runs",

@@ -4,9 +4,10 @@
  * one tomorrow.
  *
  * HASH is of everything that the rates depend on: this program, the processor, the libraries, the
- * weights' type, the shapes, tokens, threads, and the backends that may be chosen. The file holds
- * these words, too, and counts only where they are the same. What cannot be read is measured again
- * and written again; what cannot be written is said once. Neither makes a start fail. */
+ * vector path, whose instructions "native" multiplies with, the weights' type, the shapes, tokens,
+ * threads, and the backends that may be chosen. The file holds these words, too, and counts only
+ * where they are the same. What cannot be read is measured again and written again; what cannot be
+ * written is said once. Neither makes a start fail. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -32,7 +33,8 @@ static ml_status add_processor(void *key, const char *line, size_t name)
     return ML_OK;
 }
 
-static ml_status describe(const ml_kernels_options *options, int threads, ml_text *key)
+static ml_status describe(const ml_kernels_owner *owner, const ml_kernels_options *options,
+                          ml_text *key)
 {
     ml_status st = ML_OK;
     ml_library libraries[ML_KERNELS_LIBRARIES];
@@ -43,11 +45,12 @@ static ml_status describe(const ml_kernels_options *options, int threads, ml_tex
     for (int i = 0; i < nlibraries; i++)
         ML_TRY(ml_text_printf(key, "%s %s %s\n", libraries[i].name, libraries[i].version,
                               libraries[i].path));
-    ML_TRY(ml_text_printf(key, "blas kernel %s\n", ml_blas_kernel() ? ml_blas_kernel() : ""));
+    ML_TRY(ml_text_printf(key, "blas kernel %s\nvectors by %s\n",
+                          ml_blas_kernel() ? ml_blas_kernel() : "", owner->table.vector_path));
     ML_TRY(ml_text_printf(
         key, "weights %s%s, tokens %" PRId64 ", threads %d, backends %x\n",
         ml_dtype_name(options->weight_dtype), options->exact ? " as they are" : "", options->tokens,
-        threads, all.backends & (options->among ? options->among->backends : all.backends)));
+        owner->threads, all.backends & (options->among ? options->among->backends : all.backends)));
     for (int64_t i = 0; i < options->nshapes; i++)
         ML_TRY(ml_text_printf(key, "%" PRId64 " x %" PRId64 "\n", options->shapes[i].rows,
                               options->shapes[i].cols));
@@ -119,9 +122,9 @@ bool ml_rates_recall(ml_kernels_owner *owner, const ml_kernels_options *options)
     int64_t length = -1;
     json_t *root = NULL;
     json_error_t error;
-    bool found = describe(options, owner->threads, &key) == ML_OK &&
-                 file_path(&key, path) == ML_OK && ml_durable_measure(path, &length) == ML_OK &&
-                 length >= 0 && ml_durable_read(path, largest_file, &text, &length) == ML_OK &&
+    bool found = describe(owner, options, &key) == ML_OK && file_path(&key, path) == ML_OK &&
+                 ml_durable_measure(path, &length) == ML_OK && length >= 0 &&
+                 ml_durable_read(path, largest_file, &text, &length) == ML_OK &&
                  ml_json_parse(&root, text, length, 0, &error) == ML_OK &&
                  ml_json_check(root, keys) == ML_OK;
     if (found) {
@@ -146,7 +149,7 @@ static ml_status write_rates(const ml_kernels_owner *owner, const ml_kernels_opt
     ml_status st = ML_OK;
     ml_text key = {0}, json = {0};
     char path[ML_DURABLE_PATH], folder[ML_DURABLE_PATH];
-    ML_TRY(describe(options, owner->threads, &key));
+    ML_TRY(describe(owner, options, &key));
     ML_TRY(folder_path(folder));
     ML_TRY(file_path(&key, path));
     ML_TRY(ml_text_printf(&json, "{\"measured_with\": "));

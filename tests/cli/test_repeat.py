@@ -74,6 +74,9 @@ def check_kept(folder):
     said, again = chosen()
     checks.that(kept in said and again == first, f"second start: {again} after {first}: {said}")
     checks.that(kept not in chosen("--set", "kernels.measure=always")[0], "kernels.measure=always did not measure")
+    if harness.read_summary(f"{folder}/kept-run")["vector_path"] != "generic":  # with whose instructions native multiplies, too
+        checks.that(kept not in chosen("--set", "kernels.vector=generic")[0], "rates of one vector path are taken for those of another")
+        checks.that(kept in chosen("--set", "kernels.vector=generic")[0] and kept in chosen()[0], "rates of each vector path are not kept")
     with open(file) as f:
         good = json.load(f)
     other = next(rate["path"] for rate in good["rates"] if rate["path"] not in (first, "native"))
