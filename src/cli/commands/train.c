@@ -118,9 +118,10 @@ const ml_command ml_command_train = {
     .name = "train",
     .summary = "fine-tune a base as a configuration says (under mpirun or srun)",
     .usage = usage,
-    .about = "Trains on any number of ranks: dp = ranks / parallel.tp. Writes run.dir/: "
-             "metrics.jsonl (a line a step), summary.json, config.yaml as resolved, checkpoints/, "
-             "and adapter.h5, for method full model.h5.",
+    .about =
+        "Trains on any number of ranks: dp = ranks / (parallel.tp x cp x pp). Writes run.dir/: "
+        "metrics.jsonl (a line a step), summary.json, config.yaml as resolved, checkpoints/, "
+        "and adapter.h5, for method full model.h5.",
     .options = options,
     .notes =
         "Started again on the same run.dir it resumes from the newest valid checkpoint, on any "

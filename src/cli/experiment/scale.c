@@ -11,7 +11,7 @@
 #include "io/durable.h"
 
 static const char usage[] =
-    "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP[xPP],...] [--weak | "
+    "mpilora scale CONFIG.yaml --ranks 1,2,4 [--grid DPxTP[xPP[xCP]],...] [--weak | "
     "--strong] [--methods lora,full] [--steps N] [--repetitions N]";
 
 typedef struct words {
