@@ -109,10 +109,33 @@ static void warn(const ml_run_config *c, const char *key)
             ml_method_name(c->method.name));
 }
 
+/* Of the numbers of preferences: other keys of objectives are refused where nothing reads them
+ * (objective.c). */
+static void warn_of_objective(const ml_run_config *c, const ml_run_config *usual)
+{
+    const ml_objective name = c->objective.name;
+    const bool adds = name == ML_OBJECTIVE_CPO || name == ML_OBJECTIVE_SIMPO,
+               compares = adds || name == ML_OBJECTIVE_DPO || name == ML_OBJECTIVE_IPO ||
+                          name == ML_OBJECTIVE_ORPO || name == ML_OBJECTIVE_KTO;
+    const struct {
+        const char *key;
+        double value, usual;
+        bool is_read;
+    } numbers[] = {
+        {"objective.beta", c->objective.beta, usual->objective.beta, compares},
+        {"objective.gamma", c->objective.gamma, usual->objective.gamma, name == ML_OBJECTIVE_SIMPO},
+        {"objective.cpo_alpha", c->objective.cpo_alpha, usual->objective.cpo_alpha, adds}};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value != numbers[i].usual && !numbers[i].is_read)
+            ml_warn("%s: %s: is set, but objective %s does not read it", c->path, numbers[i].key,
+                    ml_objective_name(name));
+}
+
 void ml_run_config_warn_unread(const ml_run_config *c)
 {
     ml_run_config usual;
     ml_run_config_set_defaults(&usual);
+    warn_of_objective(c, &usual);
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
         const reader *r = &readers[i];
         if (r->reads(c->method.name) ||

@@ -52,6 +52,11 @@ def check_refused(checks, folder):
     refused(checks, "dropout", ["train", config, "--set", "objective.loss_type=aot", "--set", "method.dropout=0.1"], 2, "aot", "set it to 0")
     done = harness.start("train", config, "--set", "objective.label_smoothing=0.1", "--set", "train.steps=1", "--set", f"run.dir={folder}/smoothed")
     checks.that(done.returncode == 0 and "label_smoothing: is set, but no loss type" in done.stderr, f"label_smoothing without a reader: {done.stderr}")
+    for number, (name, sets) in enumerate({"beta": ("name=reward", "beta=0.5"), "gamma": ("gamma=0.7",), "cpo_alpha": ("cpo_alpha=0.5",), "": ("name=cpo", "beta=0.5", "cpo_alpha=0.5")}.items()):
+        words = [word for one in sets for word in ("--set", f"objective.{one}")]
+        done = harness.start("train", config, *words, "--set", "train.steps=1", "--set", "method.init=null", "--set", f"run.dir={folder}/unread-{number}")
+        warned = [line for line in done.stderr.splitlines() if "does not read it" in line]
+        checks.that(done.returncode == 0 and len(warned) == bool(name) and (not name or f"objective.{name}: is set" in warned[0]), f"{sets}: exit {done.returncode}: {done.stderr}")
     refused(checks, "a reference without a use", ["eval", config, "--reference", f"{folder}/llama.h5", "--set", "objective.name=simpo"], 2, "leave --reference out")
     refused(checks, "a reference that is none", ["eval", config, "--reference", f"{folder}/plain.h5"], 3, "plain.h5")
     checks.that(not os.path.exists(f"{folder}/refused"), "a refused run made its folder")
