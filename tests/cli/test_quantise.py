@@ -61,6 +61,10 @@ def check_bytes(folder, values):
     halves = lambda rows: [rows[head * 32 + 2 * i + half] for head in range(2) for half in range(2) for i in range(16)]
     checks.that(content.count(b"".join(map(q8_0, halves(values["blk.0.attn_q"])))) == 1, "attn_q: the file does not have its blocks, halves of heads apart")
     harness.mpilora("verify", f"{folder}/q8_0.h5")
+    for dtype, says in (("bf16", "become bf16, which rounds what they decode to"), ("fp32", "become fp32, with all their digits")):
+        harness.mpilora("import", f"{folder}/model.gguf", f"{folder}/out.h5", "--quantise", "q8_0", "--dtype", dtype)
+        told = harness.start("export", "--format", "hf", "--base", f"{folder}/out.h5", f"{folder}/hf-{dtype}")
+        checks.that(told.returncode == 0 and says in told.stderr, f"export --format hf of blocks beside {dtype}: {told.stderr}")
 
 
 def formats_of(path):

@@ -16,6 +16,12 @@ ml_status export_hf(const export_request *request)
                                           "AutoModelForTokenClassification"};
     const ml_model_spec *spec = ml_base_spec(request->base);
     ml_status st = ml_export_huggingface(request->base, request->out);
+    if (st == ML_OK && spec->formats)
+        ml_log("%s: matrices in blocks become %s%s", request->out,
+               ml_dtype_name(ml_base_dtype(request->base)),
+               ml_base_dtype(request->base) == ML_FP32
+                   ? ", with all their digits"
+                   : ", which rounds what they decode to; export --format gguf keeps the blocks");
     if (st == ML_OK)
         ml_log("%s: config.json and model.safetensors; load it with %s.from_pretrained(\"%s\")",
                request->out,
