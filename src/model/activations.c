@@ -461,6 +461,8 @@ bool next_chunk(const ml_model *m, chunk *c)
     return advance(c->predicted ? a->row_starts : a->starts, a->chunk, c);
 }
 
+bool next_distances(const ml_model *m, chunk *c) { return advance(NULL, m->act.chunk, c); }
+
 bool next_head_chunk(const ml_model *m, chunk *c)
 {
     return advance(m->act.head_starts, m->act.head_chunk, c);

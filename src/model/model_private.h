@@ -319,6 +319,8 @@ typedef struct chunk {
     bool predicted;
 } chunk;
 bool next_chunk(const ml_model *m, chunk *c);
+/* The same of rows of distances, which are no tokens: pieces do not begin among them. */
+bool next_distances(const ml_model *m, chunk *c);
 /* activations.c: x2 of a chunk as fp32, as saved_rows in a->wide_x. */
 const float *saved_mlp_input(const ml_model *m, int64_t l, const chunk *c);
 /* The same of the rows that go to a head. */

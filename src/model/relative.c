@@ -90,7 +90,7 @@ void relative_place(ml_model *m, const ml_batch *batch)
         r->key_sequence[i] = -1;
         r->key_position[i] = (int32_t)(r->first + i);
     }
-    for (chunk c = {.rows = r->count}; next_chunk(m, &c);) {
+    for (chunk c = {.rows = r->count}; next_distances(m, &c);) {
         float *x = r->x + c.first * d;
         read_rows(m, c.first, c.count, x);
         if (!m->relative_norm.weight) continue;
@@ -132,7 +132,7 @@ void relative_forward(ml_model *m, int64_t l, const ml_batch *batch, bool saves)
     const ml_linear *linear = relative_linear(m, l);
     int64_t ld = linear->out;
     bool shared = m->spec.relative_shared;
-    for (chunk c = {.rows = r->count}; next_chunk(m, &c);) {
+    for (chunk c = {.rows = r->count}; next_distances(m, &c);) {
         const ml_pass pass = pass_of(m, linear, batch, &c, saves);
         ml_linear_forward(linear, &pass, r->x + c.first * m->spec.width, r->qk + c.first * ld);
     }
@@ -158,7 +158,7 @@ void relative_backward(ml_model *m, int64_t l, const ml_batch *batch)
     int64_t d = m->spec.width;
     bool below = relative_trains(m);
     if (!wants_gradient(m, linear)) return;
-    for (chunk c = {.rows = r->count}; next_chunk(m, &c);) {
+    for (chunk c = {.rows = r->count}; next_distances(m, &c);) {
         const ml_pass pass = pass_of(m, linear, batch, &c, true);
         ml_linear_backward(linear, &pass, r->x + c.first * d, r->d_qk + c.first * linear->out,
                            below ? a->y : NULL);
@@ -182,7 +182,7 @@ void relative_embedding_backward(ml_model *m)
     const relative_rows *r = &a->relative;
     float *gradient = m->slots[m->relative_slot].gradient;
     int64_t d = m->spec.width;
-    for (chunk c = {.rows = r->count}; next_chunk(m, &c);) {
+    for (chunk c = {.rows = r->count}; next_distances(m, &c);) {
         const float *dx = r->d_x + c.first * d;
         if (m->relative_norm.weight) {
             float *x = r->x + c.first * d;
