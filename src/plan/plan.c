@@ -64,12 +64,23 @@ static ml_status check_shares(const ml_run_config *c, int dp, const plan_source 
     return st == ML_OK ? ml_shares_check_length(c, dp, plan_source_longest(s)) : st;
 }
 
-/* The first run's full fine-tuning stands beside all of them. */
+/* Full fine-tuning of the first run, which stands beside all of them whatever can be run: where
+ * numerics: grid knows it not on this grid, as it is under fast. */
+static ml_status plan_full(ml_plan *out, const plan_job *j)
+{
+    ml_run_config c = j->config[0]; /* borrows all of it */
+    const plan_job alone = {1, &c, j->source};
+    ml_status st = plan_chosen(out, &out->method[1], ML_METHOD_FULL, &alone);
+    if (st != ML_USAGE || c.method.name == ML_METHOD_FULL || !ml_run_config_is_exact(&c)) return st;
+    ml_error_clear();
+    c.numerics = ML_NUMERICS_FAST;
+    return plan_chosen(out, &out->method[1], ML_METHOD_FULL, &alone);
+}
+
 static ml_status plan_all(ml_plan *out, const plan_job *j)
 {
     ml_status st = ML_OK;
     const ml_run_config *c = &j->config[0];
-    const plan_job alone = {1, c, j->source};
     for (int64_t i = 0; i < j->count; i++) {
         ML_TRY(ml_session_check_replicas(&j->config[i], out->dp));
         ML_TRY(plan_source_open(&j->source[i], &j->config[i]));
@@ -80,7 +91,7 @@ static ml_status plan_all(ml_plan *out, const plan_job *j)
     }
     ML_TRY(plan_chosen(out, &out->method[0],
                        c->method.name == ML_METHOD_FULL ? ML_METHOD_LORA : c->method.name, j));
-    ML_TRY(plan_chosen(out, &out->method[1], ML_METHOD_FULL, &alone));
+    ML_TRY(plan_full(out, j));
 done:
     return st;
 }

@@ -126,6 +126,10 @@ def check_refusals(folder):
     checks.that("parallel.pp" in error and "tied embedding" in error, f"stages with a tied embedding that trains: {error}")
     planned = harness.start("plan", f"{folder}/run.yaml", "--ranks", 2, "--set", "method.name=full", "--set", "parallel.pp=2")
     checks.that(planned.returncode == 2 and "tied embedding" in planned.stderr, f"planned: {planned.returncode}: {planned.stderr}")
+    # Norms of q and k that all heads share are trained by full, which stands beside what is planned, whatever can be run.
+    for method, expected in (("lora", 0), ("full", 2)):
+        planned = harness.start("plan", f"{folder}/run.yaml", "--ranks", 2, *(word for one in ("parallel.tp=2", f"method.name={method}", f"base={harness.SOURCE}/configs/models/qwen3-0.6b.yaml", "data.train=null", "data.valid=null", "data.max_len=64") for word in ("--set", one)))
+        checks.that(planned.returncode == expected, f"plan of {method} where q and k have norms: {planned.returncode}: {planned.stderr}")
     error = train(folder, "first", expect=2, numerics="fast", train__steps=STEPS + 1)
     checks.that("numerics" in error, f"resumed as fast: {error}")
     os.environ["MPILORA_PRODUCT_PATH"] = harness.WITHOUT_DELAY["MPILORA_PRODUCT_PATH"] = "blas"
