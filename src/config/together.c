@@ -75,6 +75,38 @@ static bool lies_in(const char *directory, const char *in)
     }
 }
 
+/* Whether the head gives a gradient to an adapter: then log p of all answers are found before
+ * anything goes back, else the gradients of weight one are, and weighed later, with other bits. */
+static bool adapts_head(const ml_run_config *c)
+{
+    return c->method.name == ML_METHOD_LORA && (c->method.targets & ML_TARGET_HEAD);
+}
+
+static bool compares_answers(const ml_run_config *c)
+{
+    return ml_run_config_has_figures(c) && !ml_run_config_scores_labels(c);
+}
+
+/* What would give runs of `numerics: grid` other bits than each of them has alone. */
+static ml_status check_numerics(const ml_run_config *first, const ml_run_config *c)
+{
+    if (!ml_run_config_is_exact(c)) return ML_OK;
+    if (ml_run_config_has_figures(first) != ml_run_config_has_figures(c))
+        return ml_run_config_refuse(c, "objective.name",
+                                    "numerics is grid, but %s beside %s is computed otherwise than "
+                                    "alone; train them apart, or set numerics to fast",
+                                    ml_objective_name(c->objective.name),
+                                    ml_objective_name(first->objective.name));
+    if (compares_answers(c) && adapts_head(first) != adapts_head(c))
+        return ml_run_config_refuse(
+            c, "method.targets",
+            "numerics is grid, but of %s and %s one alone adapts the head, beside which answers "
+            "are "
+            "weighed otherwise than alone; train them apart, or set numerics to fast",
+            name_of(first), name_of(c));
+    return ML_OK;
+}
+
 static bool same_text(const char *a, const char *b) { return a == b || (a && b && !strcmp(a, b)); }
 
 ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_config *c)
@@ -102,13 +134,8 @@ ml_status ml_run_config_check_together(const ml_run_config *first, const ml_run_
                                         "differs between %s and %s, but is one for all runs of a "
                                         "job; give them the same, or train them apart",
                                         name_of(first), name_of(c));
-    if (ml_run_config_is_exact(c) &&
-        ml_run_config_has_figures(first) != ml_run_config_has_figures(c))
-        return ml_run_config_refuse(c, "objective.name",
-                                    "numerics is grid, but %s beside %s is computed otherwise than "
-                                    "alone; train them apart, or set numerics to fast",
-                                    ml_objective_name(c->objective.name),
-                                    ml_objective_name(first->objective.name));
+    ml_status st = check_numerics(first, c);
+    if (st != ML_OK) return st;
     if (first != c && c->run_dir && first->run_dir &&
         (lies_in(c->run_dir, first->run_dir) || lies_in(first->run_dir, c->run_dir)))
         return ml_run_config_refuse(

@@ -126,12 +126,27 @@ def check_together(folder):
         numerics.same(folder, "together", f"{name} beside", numerics.result(folder, name))
 
 
+def check_apart(folder):
+    """Beside a run that adapts the head answers would be weighed otherwise than alone."""
+    harness.make_base(folder, numerics.MODELS["llama"], "fp32")
+    with open(f"{folder}/data.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in PAIRS)
+    harness.mpilora("tokenize", "--base", f"{folder}/base.h5", "--format", "ids", f"{folder}/data.jsonl", f"{folder}/data.h5")
+    for targets, expect in ((["all"], 0), (["all", "head"], 2)):
+        runs = [{"dir": f"{folder}/a{expect}", "set": {}}, {"dir": f"{folder}/b{expect}", "set": {"method.targets": targets}}]
+        numerics.configure(folder, objective={"name": "dpo"}, runs=runs)
+        error = numerics.train(folder, "none", expect=expect)
+        numerics.checks.that((expect == 0) == ("one alone adapts the head" not in error), f"{targets}: {error}")
+
+
 def main():
     check_methods()
     check_blocks()
     check_objectives("gpt2")
     with tempfile.TemporaryDirectory() as folder:
         check_together(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        check_apart(folder)
     print(f"{numerics.compared} settings compared")
     numerics.checks.end()
 
