@@ -281,6 +281,14 @@ ml_status ml_peft_take_out(ml_peft *peft) ML_NODISCARD;
  * Errors: none. */
 bool ml_peft_changes_weights(const ml_peft *peft);
 
+/* The model may hold one stage of a pipeline: where its trained tensors are, before
+ * ml_parameters_lay_out, which makes room for those of this stage alone.
+ * Shapes: none.
+ * Ownership: borrows both.
+ * Local.
+ * Errors: none. */
+void ml_peft_place(const ml_model *model, ml_parameters *parameters);
+
 /* Adds what ml_peft_bind allocates, and what PiSSA's or LoftQ's start holds.
  * Shapes: bytes by category.
  * Ownership: all borrowed.

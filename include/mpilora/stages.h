@@ -91,12 +91,13 @@ void ml_model_choose_place(ml_model *model, int64_t place);
 void ml_model_stage_forward(ml_model *model, const ml_batch *batch, bool backward);
 void ml_model_stage_backward(ml_model *model, const ml_batch *batch);
 
-/* Of the pipeline that the model lies on; 1: there is none.
+/* Stages of the pipeline that the model lies on, 1: there is none; and which of them it is.
  * Shapes: none.
  * Ownership: borrows `model`.
  * Local.
  * Errors: none. */
 int ml_model_stages(const ml_model *model);
+int ml_model_stage(const ml_model *model);
 
 /* Logits of a pass of ml_model_prefill or ml_model_decode, which the last stage has, for all
  * stages: it tells them right behind the pass and goes on; each takes them when it needs them, in

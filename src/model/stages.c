@@ -198,6 +198,7 @@ bool stage_send(ml_model *m, int64_t T)
 /* ---- logits for all stages ------------------------------------------------------------------ */
 
 int ml_model_stages(const ml_model *m) { return m->pp; }
+int ml_model_stage(const ml_model *m) { return m->stage; }
 
 static bool has_logits(const ml_model *m) { return m->stage == m->pp - 1; }
 

@@ -161,6 +161,7 @@ static ml_status admit(ml_bank *bank, int64_t i, const ml_adapter *adapter)
     ml_status st = ML_OK;
     tenant *t = &bank->tenants[i];
     ML_TRY(ml_peft_attach_adapter(&t->peft, bank->model, &t->parameters, adapter));
+    ml_peft_place(bank->model, &t->parameters);
     ml_parameters_lay_out(&t->parameters);
     ml_exchange_admit(bank->exchange, i);
     t->virtual_hook = ml_model_virtual(bank->model);

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "mpilora/stages.h"
+
 /* ---- attaching ----------------------------------------------------------------------------- */
 
 static ml_status lora_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
@@ -125,6 +127,18 @@ ml_model_spec ml_peft_model_spec(const ml_model_spec *base, ml_method method,
         spec.qkv_bias = spec.o_bias = spec.mlp_bias = true;
     if (method == ML_METHOD_FULL) spec.formats = NULL; /* trained from weights in no blocks */
     return spec;
+}
+
+void ml_peft_place(const ml_model *model, ml_parameters *p)
+{
+    p->pp = ml_model_stages(model);
+    p->stage = ml_model_stage(model);
+    for (int64_t i = 0; i < p->count && p->pp > 1; i++) {
+        int first, also;
+        if (p->items[i].also == ML_STAGE_EVERY) continue; /* the method's word */
+        ml_model_stages_of(model, p->items[i].name, &first, &also);
+        ml_parameters_place(p, i, first, also);
+    }
 }
 
 ml_status peft_check_leaves(ml_model *model, const char *what)

@@ -38,12 +38,11 @@ static ml_session_shape shape_of(const ml_plan *plan, const plan_source *s, cons
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
-                        ml_parameters *parameters, const ml_run_config *c, ml_method method,
-                        int stage)
+                        ml_parameters *parameters, const ml_run_config *c, ml_method method)
 {
     ml_status st = ml_peft_attach_configured(peft, model, parameters, c, method);
     if (st != ML_OK) return st;
-    ml_stages_place(model, plan->pp, stage, parameters);
+    ml_peft_place(model, parameters);
     ml_parameters_lay_out(parameters);
     if (method == c->method.name) st = ml_stages_check_common(c, parameters);
     if (st != ML_OK) return st; /* another method stands beside it, whatever can be run */
@@ -76,7 +75,7 @@ static ml_status add_guests(const ml_plan *plan, ml_plan_method *m, const plan_j
             shape_of(plan, &j->source[i], c, ml_model_get_spec(model), 0, stage);
         ml_peft *peft = NULL;
         ml_parameters parameters = {0};
-        st = attach(plan, &peft, model, &parameters, c, c->method.name, stage);
+        st = attach(plan, &peft, model, &parameters, c, c->method.name);
         if (st == ML_OK) {
             ml_exchange_admit(exchange, i);
             if (stage == 0) add_trained(m, &parameters);
@@ -157,7 +156,7 @@ static ml_status describe(const ml_plan *plan, ml_plan_method *out, ml_method me
         ML_TRY(
             ml_model_hold_stage(d->model, NULL, plan->pp, stage, most_in_flight(plan, j, stage)));
     if (j->count > 1) ML_TRY(ml_exchange_create(&d->exchange, d->model, j->count));
-    ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method, stage));
+    ML_TRY(attach(plan, &d->peft, d->model, &d->parameters, c, method));
     d->gives = gives_gradient(d);
     if (stage == 0) add_trained(out, &d->parameters);
     if (d->exchange) {

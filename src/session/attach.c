@@ -31,7 +31,7 @@ static ml_status create_model(session *s, const ml_model_spec *spec)
 
 static void place_parameters(session *s)
 {
-    ml_stages_place(s->model, ml_grid_pp(s->grid), ml_grid_stage(s->grid), &s->parameters);
+    ml_peft_place(s->model, &s->parameters);
     ml_parameters_lay_out(&s->parameters);
 }
 

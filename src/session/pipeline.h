@@ -46,8 +46,6 @@ int64_t ml_session_pipeline_round(const session *s, int64_t micro);
 /* stages.c: most micro-batches of a replica that a stage has between forward and backward. Local.
  */
 int64_t ml_stages_in_flight(const ml_run_config *config, int dp, int pp, int stage);
-/* The model holds one stage; where its trained tensors are, before they are laid out. Local. */
-void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *parameters);
 /* Once they are laid out: whether the gradients of what stages have in common may be summed as they
  * are. Local. ML_USAGE. */
 ml_status ml_stages_check_common(const ml_run_config *config,

@@ -8,18 +8,6 @@ int64_t ml_stages_in_flight(const ml_run_config *c, int dp, int pp, int stage)
     return ml_pipeline_order(pp, stage, (most + micro - 1) / micro, true).ahead;
 }
 
-void ml_stages_place(const ml_model *model, int pp, int stage, ml_parameters *p)
-{
-    p->pp = pp;
-    p->stage = stage;
-    for (int64_t i = 0; i < p->count && pp > 1; i++) {
-        int first, also;
-        if (p->items[i].also == ML_STAGE_EVERY) continue; /* the method's word */
-        ml_model_stages_of(model, p->items[i].name, &first, &also);
-        ml_parameters_place(p, i, first, also);
-    }
-}
-
 /* What compacter's rules get from one layer is a part of their sum by itself. */
 ml_status ml_stages_check_common(const ml_run_config *c, const ml_parameters *p)
 {

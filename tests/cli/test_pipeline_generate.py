@@ -16,6 +16,7 @@ SEARCHES = ([], ["--beams", 3, "--no-repeat-ngram", 2], ["--temperature", 1.2, "
 GRIDS = {"2 stages": (["--pp", 2], 2), "2 stages of 2 ranks": (["--pp", 2, "--tp", 2], 4), "2 replicas of 2 stages": (["--pp", 2, "--tp", 1], 4)}
 METHODS = {
     "lora": {"name": "lora", "rank": 4, "alpha": 32, "targets": ["all", "head", "embed"]},
+    "magnitudes": {"name": "lora", "rank": 4, "targets": ["all"], "dora": True},
     "bottlenecks": {"name": "adapter_h", "bottleneck": 4},
     "biases": {"name": "bitfit", "new_biases": True},
     "virtual tokens": {"name": "prefix_layer", "prefix": 3, "infix": 0, "prefix_init": "random"},

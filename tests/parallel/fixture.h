@@ -184,8 +184,7 @@ static inline void fixture_create(fixture *f, const fixture_options *o, const ml
                                               .targets = o->targets,
                                               .seed = 3}};
     assert_int_equal(ml_peft_attach(&f->peft, f->model, &f->parameters, &options), ML_OK);
-    if (o->in_flight)
-        ml_stages_place(f->model, ml_grid_pp(grid), ml_grid_stage(grid), &f->parameters);
+    if (o->in_flight) ml_peft_place(f->model, &f->parameters);
     ml_parameters_lay_out(&f->parameters);
     if (o->piece)
         ml_parameters_divide_moments(&f->parameters, ml_grid_dp(grid), ml_grid_dp_rank(grid),
