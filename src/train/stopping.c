@@ -3,6 +3,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -18,12 +19,13 @@
 static const int asking[] = {SIGTERM, SIGINT, SIGUSR1};
 enum { ASKING = sizeof asking / sizeof *asking };
 
-static volatile sig_atomic_t seen;
+/* Whoever asks may be another thread than the one that notes. */
+static atomic_bool seen;
 
 static void note(int signal)
 {
     (void)signal;
-    seen = 1;
+    atomic_store(&seen, true);
 }
 
 void ml_train_catch_signals(void)
@@ -42,7 +44,7 @@ void ml_train_catch_signals(void)
 bool signals_seen(void)
 {
     sigset_t pending;
-    if (seen || sigpending(&pending) != 0) return seen;
+    if (atomic_load(&seen) || sigpending(&pending) != 0) return atomic_load(&seen);
     for (int i = 0; i < ASKING; i++)
         if (sigismember(&pending, asking[i]) == 1) return true;
     return false;

@@ -64,6 +64,7 @@ static void another_thread_that_takes_it_says_so(void **state)
     pthread_t thread;
     sigset_t pending;
     assert_int_equal(pthread_create(&thread, NULL, note_by_handler, NULL), 0);
+    assert_true(signals_seen()); /* also while it is being noted (ThreadSanitizer watches) */
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(sigpending(&pending), 0);
     assert_int_equal(sigismember(&pending, SIGUSR1), 0);
