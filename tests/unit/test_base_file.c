@@ -522,6 +522,26 @@ static void a_mapped_file_that_is_written_to_is_named(void **state)
     close_mapped(&m);
 }
 
+/* Any number of bases that have nothing to map leave what can be watched to the others. */
+static void what_is_not_mapped_is_not_watched(void **state)
+{
+    (void)state;
+    enum { MANY = 40 }; /* more than are watched at a time */
+    mapped m;
+    for (int i = 0; i < MANY; i++) {
+        open_mapped(&m);
+        for (int64_t k = 0; k < m.count; k++) m.request[k].name = NULL;
+        assert_int_equal(ml_base_map(m.base, m.block.start, m.block.bytes, 0, m.request, m.count),
+                         ML_OK);
+        assert_int_equal(mapped_bytes(m.base), 0);
+        close_mapped(&m);
+    }
+    open_mapped(&m);
+    load_mapped(&m);
+    assert_true(mapped_bytes(m.base) > 0);
+    close_mapped(&m);
+}
+
 /* A process of its own, in which SIGBUS comes from elsewhere while something is watched. */
 static int signal_of(void (*fault)(void))
 {
@@ -564,6 +584,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_mapped_file_cut_while_in_use_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_mapped_file_that_is_written_to_is_named, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(what_is_not_mapped_is_not_watched, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_cut_while_in_use_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_written_is_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(divided_loading_reads_each_part_once, set_up, tear_down),

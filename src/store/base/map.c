@@ -170,6 +170,7 @@ ml_status ml_base_map(ml_base *b, void *block, int64_t bytes, int64_t least,
     int64_t near = 0;
     ml_base_unmap(b);
     for (int64_t i = 0; i < count; i++) ML_TRY(add_request(&l, &requests[i], &near));
+    if (b->nspans == 0) goto done; /* nothing to watch, and nobody who would forget it */
     b->watch = ml_memory_watch(block, ml_round_up(bytes, ml_memory_page()));
     if (b->watch < 0) b->nspans = 0; /* nobody would catch the signal */
     ML_TRY(lay(b, least));
