@@ -6,6 +6,9 @@
 
 #include <cmocka.h>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "mpilora/base.h"
 #include "mpilora/shard.h"
 
@@ -33,6 +36,38 @@ static void memory_is_counted(void **state)
     assert_true(ml_memory_peak(ML_MEM_FROZEN) >= 10 << 20);
     assert_null(ml_memory_alloc(INT64_MAX, 8, ML_MEM_OTHER, "too much"));
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+/* In a process of its own, which is silent about it. */
+static bool writing_ends_the_process(volatile char *at)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)close(STDERR_FILENO);
+        *at = 1;
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status != 0;
+}
+
+/* Blocks are cut out of larger ones, of which the sanitizer knows the ends alone. */
+static void a_step_beyond_a_block_is_seen(void **state)
+{
+    (void)state;
+    const int64_t sizes[] = {1, 7, 64, 1000, (5 << 20) + 3};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *block = ml_memory_alloc(sizes[i], 1, ML_MEM_OTHER, "test");
+        assert_non_null(block);
+        assert_false(writing_ends_the_process(block));
+        assert_false(writing_ends_the_process(block + sizes[i] - 1));
+        assert_true(writing_ends_the_process(block + sizes[i]));
+        ml_memory_free(block);
+    }
+}
+#endif
 
 /* Known answers of Random123's philox4x32-10: counter and key zero, and all ones. */
 static void philox_has_its_known_answers(void **state)
@@ -113,6 +148,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(error_text_is_kept_and_prefixed),
         cmocka_unit_test(memory_is_counted),
+#if defined(__SANITIZE_ADDRESS__)
+        cmocka_unit_test(a_step_beyond_a_block_is_seen),
+#endif
         cmocka_unit_test(philox_has_its_known_answers),
         cmocka_unit_test(runs_of_normals_agree),
         cmocka_unit_test(sha256_of_abc),
