@@ -231,7 +231,7 @@ void ml_together_destroy(ml_together *t)
     void *const memory[] = {a->token,       a->target,    a->weight, a->row_loss,
                             a->row,         a->start,     a->shared, a->target_start,
                             a->token_owner, a->row_owner, a->length, a->key_sequence,
-                            a->log_p,       a->type,      t->joined};
+                            a->log_p,       a->type,      t->joined, t->parts};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) ml_memory_free(memory[i]);
     ml_exchange_destroy(t->exchange);
     ml_memory_free(t);
