@@ -1,16 +1,18 @@
 """How fast imports stream: quantising a Hugging Face directory beside one read of its files, keeping a GGUF file's blocks beside a copy of the file, and the
 quantisers themselves beside ggml's on the same threads. Everything runs in turn, in an order that reverses from turn to turn; ratios are medians of neighbours.
 
-usage: python3 tests/bench/import_rates.py MPILORA [--library libmpilora.so] [--width 2048] [--layers 8] [--turns 5] [--threads N] [--formats q8_0,…] [--folder DIR]
+usage: python3 tests/bench/import_rates.py MPILORA [--library libmpilora.so] [--width 2048] [--layers 8] [--turns 5] [--threads N] [--formats q8_0,…] [--folder DIR] [--to DIR]
 
-Files are dropped from the page cache before they are read (posix_fadvise). The part with --library needs numpy and xllamacpp, whose library has
-ggml_quantize_chunk. Not part of CTest.
+The sources lie in --folder, what is made of them in --to (else beside them; /dev/shm takes the disk's writes out). No import is faster than its roof: one cold read of the source, or
+writing as many bytes as the base has, with one fsync, whichever takes longer. Files are dropped from the page cache before they are read (posix_fadvise). The part with --library needs
+numpy and xllamacpp, whose library has ggml_quantize_chunk. Not part of CTest.
 """
 import argparse
 import concurrent.futures
 import ctypes
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -55,6 +57,20 @@ def copy(path, to):
         os.fsync(target.fileno())
 
 
+def write(to, size):
+    piece = memoryview(os.urandom(4 << 20))
+    with open(to, "wb", buffering=0) as target:
+        os.posix_fallocate(target.fileno(), 0, size)
+        for at in range(0, size, len(piece)):
+            target.write(piece[: size - at])
+        os.fsync(target.fileno())
+
+
+def used():
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
+
+
 def in_turn(turns, first, second):
     """Medians of first/second over turns, and of second's seconds."""
     ratios, times = [], []
@@ -66,8 +82,8 @@ def in_turn(turns, first, second):
     return statistics.median(ratios), min(ratios), max(ratios), statistics.median(times)
 
 
-def streams(options, folder):
-    model, base, source, gguf = f"{folder}/model.yaml", f"{folder}/base.h5", f"{folder}/source", f"{folder}/source.gguf"
+def streams(options, folder, to):
+    model, base, source, gguf, out = f"{folder}/model.yaml", f"{folder}/base.h5", f"{folder}/source", f"{folder}/source.gguf", f"{to}/out.h5"
     with open(model, "w") as file:
         file.write(f"family: llama\nlayers: {options.layers}\nwidth: {options.width}\nmlp_width: {options.width * 11 // 4 // 256 * 256}\nheads: {options.width // 64}\n"
                    f"kv_heads: {options.width // 64}\nvocab: 32000\ncontext: 2048\n")  # fmt: skip
@@ -76,18 +92,41 @@ def streams(options, folder):
     run(options.mpilora, "export", "--format", "gguf", "--base", base, "--dtype", "q8_0", gguf)
     files = sorted(str(path) for path in pathlib.Path(source).glob("*.safetensors"))
     size = sum(os.path.getsize(path) for path in files)
+    os.unlink(base)
 
     def timed(paths, work, *words):
         drop(paths)
+        for path in (out, f"{to}/copy"):
+            pathlib.Path(path).unlink(missing_ok=True)
         return seconds(work, *words)
 
-    for form in options.formats.split(","):
-        ratio, least, most, took = in_turn(options.turns, lambda: timed(files, read, files),
-                                           lambda: timed(files, run, options.mpilora, "import", source, f"{folder}/out.h5", "--quantise", form))  # fmt: skip
-        print(f"{form}: {size / took / 1e9:.3f} GB/s of the source, {ratio:.2f} ({least:.2f} to {most:.2f}) of one read", flush=True)
-    ratio, least, most, took = in_turn(options.turns, lambda: timed([gguf], copy, gguf, f"{folder}/copy"),
-                                       lambda: timed([gguf], run, options.mpilora, "import", gguf, f"{folder}/out.h5", "--dtype", "keep"))  # fmt: skip
-    print(f"keep: {os.path.getsize(gguf) / took / 1e9:.3f} GB/s, {ratio:.2f} ({least:.2f} to {most:.2f}) of a copy", flush=True)
+    def imported(name, paths, size, *words):
+        """Times of one read, of one write, of a copy, and of the import, turn by turn."""
+        run(options.mpilora, "import", *words)
+        made = os.path.getsize(out)
+        works = {"read": (read, paths), "write": (write, f"{to}/copy", made), "import": (run, options.mpilora, "import", *words)}
+        if "keep" in words:
+            works["copy"] = (copy, *paths, f"{to}/copy")
+        turns, busy = [], 0.0
+        for turn in range(options.turns):
+            times, before = {}, used()
+            for what in list(works)[:: 1 if turn % 2 == 0 else -1]:
+                times[what] = timed(paths, *works[what])
+            busy += used() - before
+            turns.append(times)
+
+        def middle(of):
+            found = sorted(of(times) for times in turns)
+            return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+        took = {what: statistics.median(times[what] for times in turns) for what in works}
+        print(f"{name}: {size / took['import'] / 1e9:.2f} GB/s of the source, {busy / options.turns / size * 1e9:.2f} ns of a core a byte; {middle(lambda t: t['read'] / t['import'])} of one read at "
+              f"{size / took['read'] / 1e9:.2f} GB/s; {middle(lambda t: t['write'] / t['import'])} of one write of its {made / 1e6:.0f} MB at {made / took['write'] / 1e9:.2f} GB/s; "
+              f"{middle(lambda t: max(t['read'], t['write']) / t['import'])} of the roof" + (f"; {middle(lambda t: t['copy'] / t['import'])} of a copy" if "copy" in took else ""), flush=True)  # fmt: skip
+
+    for form in filter(None, options.formats.split(",")):
+        imported(form, files, size, source, out, "--quantise", form)
+    imported("keep", [gguf], os.path.getsize(gguf), gguf, out, "--dtype", "keep")
 
 
 def quantisers(options):
@@ -123,6 +162,7 @@ def main():
     parser.add_argument("mpilora")
     parser.add_argument("--library")
     parser.add_argument("--folder")
+    parser.add_argument("--to")
     parser.add_argument("--formats", default=",".join([*PLAIN, *SEARCHED]))
     for name, value in (("width", 2048), ("layers", 8), ("turns", 5), ("threads", len(os.sched_getaffinity(0)))):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -130,8 +170,8 @@ def main():
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.library:
         quantisers(options)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        streams(options, folder)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder, tempfile.TemporaryDirectory(dir=options.to or folder) as to:
+        streams(options, folder, to)
 
 
 main()
