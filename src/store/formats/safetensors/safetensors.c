@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@ struct ml_safetensors {
     char *path;
     json_t *header;
     ml_safetensors_entry *entries;
+    const ml_safetensors_entry **by_name; /* sorted */
     int64_t count, size;
 };
 
@@ -35,6 +37,22 @@ static ml_status read_at(const ml_safetensors *file, int64_t at, void *bytes, in
         done += n;
     }
     return ML_OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const ml_safetensors_entry *const *)a)->name,
+                  (*(const ml_safetensors_entry *const *)b)->name);
+}
+
+static ml_status sort_names(ml_safetensors *file)
+{
+    ml_status st = ML_OK;
+    ML_NEW(file->by_name, file->count, ML_MEM_OTHER, "a list of tensors");
+    for (int64_t i = 0; i < file->count; i++) file->by_name[i] = &file->entries[i];
+    qsort(file->by_name, (size_t)file->count, sizeof *file->by_name, by_name);
+done:
+    return st;
 }
 
 static ml_status read_header(ml_safetensors *file)
@@ -65,6 +83,7 @@ static ml_status read_header(ml_safetensors *file)
     }
     ML_TRY(ml_safetensors_entries(file->header, LENGTH_BYTES + (int64_t)n, file->size,
                                   &file->entries, &file->count));
+    ML_TRY(sort_names(file));
 done:
     ml_memory_free(text);
     return st;
@@ -101,6 +120,7 @@ void ml_safetensors_close(ml_safetensors *file)
     if (!file) return;
     if (file->fd >= 0) (void)close(file->fd);
     json_decref(file->header);
+    ml_memory_free(file->by_name);
     ml_memory_free(file->entries);
     ml_memory_free(file->path);
     ml_memory_free(file);
@@ -114,9 +134,10 @@ const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_
 
 const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file, const char *name)
 {
-    for (int64_t i = 0; i < file->count; i++)
-        if (!strcmp(file->entries[i].name, name)) return &file->entries[i];
-    return NULL;
+    const ml_safetensors_entry wanted = {.name = name}, *key = &wanted;
+    const ml_safetensors_entry *const *found =
+        bsearch(&key, file->by_name, (size_t)file->count, sizeof key, by_name);
+    return found ? *found : NULL;
 }
 
 /* ---- values -------------------------------------------------------------------------------- */
