@@ -172,7 +172,7 @@ def compare(program, python, folder, options, number):
     finally:
         for side in sides.values():
             side.__exit__()
-    _, shared = program.train_watched(dict(config, precision="bf16"), 2)
+    shared = program.train_watched(dict(config, precision="bf16"), 2)[1] if row.sequences > 1 else None
     answer = {"row": number, "model": row.model, "tokens": row.tokens(), "gflop_a_step": row.flops() / 1e9, "torch": variants, "pairs": pairs,
               "mpilora": {precision: summarize(row, precision, pairs) for precision in options.precisions}, "dp2_bf16_peak_bytes": shared}
     show(row, answer)
@@ -185,7 +185,8 @@ def show(row, answer):
         against = f"{report.spread_text(found['ratio'])} x torch {found['against']}" if found["ratio"] else "no PyTorch to compare with"
         lines.append([f"mpilora {precision}", f"{found['tokens_per_s']['median']:.0f}", f"{100 * found['peak_share']['median']:.0f} %",
                       report.gigabytes(found["peak_bytes"]), against])
-    lines.append(["mpilora bf16, dp 2", "-", "-", report.gigabytes(answer["dp2_bf16_peak_bytes"]), ""])
+    if answer["dp2_bf16_peak_bytes"]:
+        lines.append(["mpilora bf16, dp 2", "-", "-", report.gigabytes(answer["dp2_bf16_peak_bytes"]), ""])
     peak = max(pair["peak_gflops"] for pair in answer["pairs"])
     for variant, found in answer["torch"].items():
         if "seconds" in found:
