@@ -261,9 +261,11 @@ static ml_status save_where_due(run *r, bool due)
     return r->step < r->config->train.steps && (due || best) ? save_beside(r) : ML_OK;
 }
 
+/* Where the step behind was given up, no sum has said yet whether this one's line was written. */
 ml_status run_stop(run *r)
 {
-    ml_status st = r->saved_step == r->step ? save_wait(r) : save_now(r, false);
+    ml_status st = ml_grid_agree(r->session.grid, r->line);
+    if (st == ML_OK) st = r->saved_step == r->step ? save_wait(r) : save_now(r, false);
     if (st != ML_OK) return st;
     progress_end(r);
     return ml_fail(ML_STOPPED,

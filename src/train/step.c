@@ -172,6 +172,5 @@ ml_status run_step(run *r, step_result *out)
     if (st == ML_OK) st = passes_look_ahead(r, first, &p, out);
     if (st != ML_OK || out->given_up) return st;
     st = passes_run(r, first, &p, out);
-    return out->given_up ? ml_grid_agree(s->grid, st == ML_OK ? r->line : st)
-                         : step_end(r, &p, st, &clock, out);
+    return out->given_up ? ml_grid_agree(s->grid, st) : step_end(r, &p, st, &clock, out);
 }
