@@ -116,6 +116,37 @@ static bool sums_leaves(const lora_group *group, ml_linear_kind kind)
     return group->layer->leaves > 0 && group->layer->kind == kind;
 }
 
+/* h[T, R] of x; in leaves of one projection, and so of one pair. */
+static void contract_x(const contraction *c, float *h)
+{
+    const lora_group *group = c->group;
+    const ml_kernels *k = c->pass->kernels;
+    int64_t in = group->layer->in, R = group->rank;
+    if (sums_leaves(group, ML_LINEAR_ROW))
+        ml_linear_sum_leaves(group->layer, c->pass, contract_inputs, c, R, h);
+    else
+        k->gemm(k, false, true, c->pass->tokens, R, in, 1.0F, c->x, in,
+                factor_of(c, group->pair[0].a), in, 0.0F, h, R);
+}
+
+/* dh[T, R] of dy, with the scale of each pair. */
+static void contract_dy(const contraction *c, float *dh)
+{
+    const lora_group *group = c->group;
+    const ml_kernels *k = c->pass->kernels;
+    int64_t T = c->pass->tokens, R = group->rank, at = 0;
+    if (sums_leaves(group, ML_LINEAR_COLUMN)) {
+        ml_linear_sum_leaves(group->layer, c->pass, contract_outputs, c, R, dh);
+        scale_pairs(group, T, dh);
+        return;
+    }
+    for (int i = 0; i < group->npairs; at += group->pair[i++].rank) {
+        const lora_pair *pair = &group->pair[i];
+        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, c->x + pair->start,
+                group->layer->out, factor_of(c, pair->b), pair->rank, 0.0F, dh + at, R);
+    }
+}
+
 /* ---- a linear layer ------------------------------------------------------------------------ */
 
 static void add_outputs(const lora_group *group, const ml_pass *pass, const float *h, float *y)
@@ -140,14 +171,10 @@ static float *taken_space(const lora_group *group, const ml_pass *pass)
 static void take_off_outputs(const lora_group *group, const ml_pass *pass, const float *x, float *y)
 {
     const ml_kernels *k = pass->kernels;
-    int64_t T = pass->tokens, in = group->layer->in, R = group->rank;
+    int64_t T = pass->tokens, R = group->rank;
     float *h = taken_space(group, pass);
     const contraction inputs = {group, pass, x, true};
-    if (sums_leaves(group, ML_LINEAR_ROW))
-        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, R, h);
-    else
-        k->gemm(k, false, true, T, R, in, 1.0F, x, in, initial_of(group, group->pair[0].a), in,
-                0.0F, h, R);
+    contract_x(&inputs, h);
     for (int i = 0; i < group->npairs; h += group->pair[i++].rank) {
         const lora_pair *pair = &group->pair[i];
         k->gemm(k, false, true, T, pair->count, pair->rank, -pair->scale, h, R,
@@ -159,19 +186,10 @@ static void take_off_inputs(const lora_group *group, const ml_pass *pass, const 
                             float *dx)
 {
     const ml_kernels *k = pass->kernels;
-    int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
+    int64_t T = pass->tokens, in = group->layer->in, R = group->rank;
     float *dh = taken_space(group, pass);
     const contraction outputs = {group, pass, dy, true};
-    bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
-    if (leaves) {
-        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, R, dh);
-        scale_pairs(group, T, dh);
-    }
-    for (int i = 0; !leaves && i < group->npairs; at += group->pair[i++].rank) {
-        const lora_pair *pair = &group->pair[i];
-        k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy + pair->start,
-                group->layer->out, initial_of(group, pair->b), pair->rank, 0.0F, dh + at, R);
-    }
+    contract_dy(&outputs, dh);
     k->gemm(k, false, false, T, in, R, -1.0F, dh, R, initial_of(group, group->pair[0].a), in, 1.0F,
             dx, in);
 }
@@ -183,12 +201,10 @@ static void forward(void *self, const ml_pass *pass, const float *x, float *y)
     int64_t T = pass->tokens, in = group->layer->in, R = group->rank, at = 0;
     float *h = pass->saved ? pass->saved : pass->scratch, *dropped = pass->scratch + T * R;
     bool drop = drops(group, pass);
-    if (sums_leaves(group, ML_LINEAR_ROW)) { /* of one projection, and so with one pair */
+    if (!drop || sums_leaves(group, ML_LINEAR_ROW)) {
         const contraction inputs = {group, pass, drop ? dropped : x, false};
         if (drop) apply_dropout(group, &group->pair[0], pass, x, dropped, false);
-        ml_linear_sum_leaves(group->layer, pass, contract_inputs, &inputs, R, h);
-    } else if (!drop) {
-        k->gemm(k, false, true, T, R, in, 1.0F, x, in, group->pair[0].a, in, 0.0F, h, R);
+        contract_x(&inputs, h);
     } else {
         for (int i = 0; i < group->npairs; i++) {
             const lora_pair *pair = &group->pair[i];
@@ -220,23 +236,13 @@ static void add_product(const lora_group *group, const ml_pass *pass, int64_t ro
 static void output_gradients(const lora_group *group, const ml_pass *pass, const float *dy,
                              float *dh)
 {
-    const ml_kernels *k = pass->kernels;
-    int64_t T = pass->tokens, out = group->layer->out, R = group->rank, at = 0;
+    int64_t at = 0;
     const contraction outputs = {group, pass, dy, false};
-    bool leaves = sums_leaves(group, ML_LINEAR_COLUMN);
-    if (leaves) {
-        ml_linear_sum_leaves(group->layer, pass, contract_outputs, &outputs, R, dh);
-        scale_pairs(group, T, dh);
-    }
-    for (int i = 0; i < group->npairs; i++) {
+    contract_dy(&outputs, dh);
+    for (int i = 0; i < group->npairs; at += group->pair[i++].rank) {
         const lora_pair *pair = &group->pair[i];
-        const float *dy_pair = dy + pair->start;
-        add_product(group, pass, pair->count, pair->rank, pair->scale, dy_pair, out,
-                    pass->saved + at, R, pair->db);
-        if (!leaves)
-            k->gemm(k, false, false, T, pair->rank, pair->count, pair->scale, dy_pair, out, pair->b,
-                    pair->rank, 0.0F, dh + at, R);
-        at += pair->rank;
+        add_product(group, pass, pair->count, pair->rank, pair->scale, dy + pair->start,
+                    group->layer->out, pass->saved + at, group->rank, pair->db);
     }
 }
 
