@@ -45,6 +45,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   mpilora_kernels(rounded avx2 ${avx2})
   mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
   mpilora_kernels(narrow avx512bf16 ${avx512} -mavx512bf16)
+  mpilora_kernels(narrow amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
 endif()
 
 # For tests on processors without AVX-512: what of native/ is written for it, made of AVX2 there (tests/simde/instructions.h).

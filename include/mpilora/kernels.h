@@ -380,7 +380,7 @@ typedef struct ml_kernels_paths {
 
 typedef struct ml_kernels_options {
     const char *backend;     /* NULL or "auto": measured; else forced: "ref", "native", "blas",
-                                     "onednn", "onednn-bf16", …; the environment variable
+                                     "native-amx", "onednn-bf16", …; the environment variable
                                      MPILORA_PRODUCT_PATH overrides it */
     const char *vector_path; /* NULL or "auto"; "ref", "generic", "avx2", "avx512";
                                 MPILORA_VECTOR_PATH overrides it */

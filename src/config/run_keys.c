@@ -685,7 +685,7 @@ const key run_keys[] = {
      .offset = AT(backend),
      .nullable = true,
      .about = "Forces the path of products with a weight: `native`, `blas`, `onednn`, "
-              "`native-bf16`, `onednn-bf16` or `ref`."},
+              "`native-bf16`, `native-amx`, `onednn-bf16` or `ref`."},
     {.path = "kernels.vector",
      .kind = KEY_TEXT,
      .offset = AT(vector_path),

@@ -13,7 +13,7 @@ static const ml_backend *const backends[] = {&ml_backend_native,      &ml_backen
 #ifdef MPILORA_HAS_ONEDNN
                                              &ml_backend_onednn,      &ml_backend_onednn_matmul,
 #endif
-                                             &ml_backend_native_bf16,
+                                             &ml_backend_native_bf16, &ml_backend_native_amx,
 #ifdef MPILORA_HAS_ONEDNN
                                              &ml_backend_onednn_bf16,
 #endif
@@ -87,21 +87,21 @@ static ml_kernels_paths paths_of(const ml_kernels_options *options)
                               p.vector_paths & options->among->vector_paths};
 }
 
-/* Where "native-bf16" runs, oneDNN has other instructions for the same only with AMX; else its
- * scratch memory, the largest of all, need not be there. */
+/* Paths that do the same as a better one which can run, too, so that neither their scratch memory,
+ * oneDNN's the largest of all, nor their measurement need be there. */
 static bool is_outdone(const ml_backend *path, const ml_kernels_options *options,
                        const ml_kernels_paths *paths)
 {
+    const bool amx = ml_kernels_paths_have(paths, ml_backend_native_amx.name, NULL);
+    if (path == &ml_backend_native_bf16) return amx;
 #ifdef MPILORA_HAS_ONEDNN
-    return path == &ml_backend_onednn_bf16 && options->weight_dtype == ML_BF16 &&
-           ml_kernels_paths_have(paths, ml_backend_native_bf16.name, NULL) &&
-           !ml_onednn_has_tiles();
+    if (path == &ml_backend_onednn_bf16)
+        return amx || (options->weight_dtype == ML_BF16 &&
+                       ml_kernels_paths_have(paths, ml_backend_native_bf16.name, NULL));
 #else
-    (void)path;
     (void)options;
-    (void)paths;
-    return false;
 #endif
+    return false;
 }
 
 /* May this path be taken under these options? The reference only where it is forced. */

@@ -7,6 +7,7 @@
 #ifndef MPILORA_KERNELS_KERNELS_PRIVATE_H
 #define MPILORA_KERNELS_KERNELS_PRIVATE_H
 
+#include "kernels/narrow.h"
 #include "kernels/product.h"
 #include "kernels/rounded.h"
 #include "mpilora/kernels.h"
@@ -51,7 +52,7 @@ typedef struct ml_kernels_owner {
     int64_t panel_floats;         /* of it, for panels: at its start */
     int64_t packed_rows;          /* of native_path.c */
     ml_product_blocking blocking; /* likewise */
-    int64_t narrow_start;         /* of narrow_path.c: where its own part begins, and its rows */
+    const ml_narrow_set *narrow;  /* of narrow_path.c, and the rows that are narrowed at a time */
     int64_t narrow_rows;
     int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c, for the
                                activations of onednn/blocks.c */
@@ -61,8 +62,7 @@ typedef struct ml_kernels_owner {
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta,
                           float *y, int64_t ldy);
     ml_product_function product_function;
-    void (*decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
-                          uint16_t *out); /* groups of 32 weights of a row of blocks, as bf16 */
+    ml_narrow_decode decode_narrow;
     /* Where activations are rounded to 8 bits (rounded.c); else NULL. */
     const ml_rounded_set *rounded;
     const ml_fine_products *fine; /* NULL: the processor has none */
@@ -89,7 +89,7 @@ typedef struct ml_backend {
 } ml_backend;
 
 extern const ml_backend ml_backend_ref, ml_backend_native, ml_backend_blas, ml_backend_onednn,
-    ml_backend_onednn_matmul, ml_backend_native_bf16, ml_backend_onednn_bf16;
+    ml_backend_onednn_matmul, ml_backend_native_bf16, ml_backend_native_amx, ml_backend_onednn_bf16;
 
 /* Overrides entries of the table; available() says whether the processor can run them. */
 typedef struct ml_vector_path {
@@ -167,9 +167,6 @@ void ml_native_forward(const ml_kernels *k, int64_t T, const float *x, int64_t l
                        const ml_weight *w, float beta, float *y, int64_t ldy);
 void ml_native_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                         const ml_weight *w, float beta, float *dx, int64_t ldx);
-
-/* onednn/matmul.c: has the processor AMX's tiles, and oneDNN code for them? */
-bool ml_onednn_has_tiles(void);
 
 /* processor.c: calls `each` with every line that the system has of the first processor, which
  * begins with a name of so many bytes, until it fails. Local. */

@@ -9,30 +9,48 @@
 
 #include "mpilora/kernels.h"
 
+/* Weights [first, first + count) of a row of blocks, whole groups of 32, as bf16. */
+typedef void (*ml_narrow_decode)(ml_dtype dtype, const uint8_t *row, int64_t first, int64_t count,
+                                 uint16_t *out);
+
 typedef struct ml_narrow_product {
     int64_t m, n, k;
     float beta;
     bool b_turned;
     const float *a;
-    const uint16_t *b;
+    const void *b;
+    ml_dtype b_dtype; /* bf16, or blocks, whole groups of 32 in its rows, which `decode` decodes */
+    ml_narrow_decode decode;
     float *c;
     int64_t lda, ldb, ldc;
 } ml_narrow_product;
 
-/* Depth of what is packed at a time, the most rows of A, columns of B of a thread. */
-enum { ML_NARROW_DEPTH = 768, ML_NARROW_ROWS = 2044, ML_NARROW_COLUMNS = 64 };
+/* Depth of what is packed at a time, columns of B of a task: of vectors, and of AMX's tiles, which
+ * multiply so fast that most of the time goes to reading C again for each part of the depth, and A
+ * for each group of columns. The most rows of A. */
+enum {
+    ML_NARROW_DEPTH = 768,
+    ML_NARROW_COLUMNS = 64,
+    ML_NARROW_TILE_DEPTH = 1536,
+    ML_NARROW_TILE_COLUMNS = 256,
+    ML_NARROW_ROWS = 2048
+};
 
 /* With more than `rows` rows a product runs in several rounds. */
 typedef struct ml_narrow_scratch {
-    uint16_t *packed_a; /* [rows][ML_NARROW_DEPTH] */
-    uint32_t *packed_b; /* [threads][ML_NARROW_DEPTH / 2][ML_NARROW_COLUMNS] */
+    uint16_t *packed_a; /* [rows, whole tiles][depth of the set] */
+    uint32_t *packed_b; /* [threads][depth / 2][columns of the set] */
     int64_t rows;
     int threads;
 } ml_narrow_scratch;
 
+/* The instructions for pairs of bf16: AVX-512's and AMX's. */
+typedef struct ml_narrow_set {
+    bool (*available)(void);
+    void (*product)(const ml_narrow_product *product, const ml_narrow_scratch *scratch);
+    int64_t depth, columns;
+} ml_narrow_set;
 /* On x86-64 only. */
-bool ml_narrow_available_avx512bf16(void);
-void ml_narrow_product_avx512bf16(const ml_narrow_product *product,
-                                  const ml_narrow_scratch *scratch);
+extern const ml_narrow_set ml_narrow_set_avx512bf16, ml_narrow_set_amx;
 
 #endif

@@ -1,84 +1,101 @@
-/* The backend "native-bf16": weights in bf16 by the project's own product with bf16 instructions;
- * everything else by the backend "native", or by oneDNN where it is there. */
+/* The backends "native-bf16" and "native-amx": weights in bf16, with AMX in blocks, too, by the
+ * project's own product with AVX-512's or AMX's bf16 instructions; everything else by the backend
+ * "native", or by oneDNN where it is there. Both products work in the same scratch memory, one
+ * after the other. */
 #include "kernels/kernels_private.h"
 #include "kernels/narrow.h"
 
 static int64_t narrow_rows(const ml_kernels_options *options)
 {
-    return ml_max(1, ml_min(options->tokens, ML_NARROW_ROWS));
+    enum { TILE = 32 };
+    return ml_round_up(ml_max(1, ml_min(options->tokens, ML_NARROW_ROWS)), TILE);
 }
 
-static int64_t narrow_floats(const ml_kernels_options *options, int threads)
+static int64_t floats_of(const ml_kernels_options *options, int threads, int64_t depth,
+                         int64_t columns)
 {
-    return ML_NARROW_DEPTH / 2 * (narrow_rows(options) + (int64_t)threads * ML_NARROW_COLUMNS);
+    return ml_max(ml_backend_native.scratch_floats(options, threads),
+                  depth / 2 * (narrow_rows(options) + threads * columns));
 }
 
-/* What "native" needs lies in front. */
-static int64_t scratch_floats(const ml_kernels_options *options, int threads)
+static int64_t floats_bf16(const ml_kernels_options *options, int threads)
 {
-    return ml_round_up(ml_backend_native.scratch_floats(options, threads), 16) +
-           narrow_floats(options, threads);
+    return floats_of(options, threads, ML_NARROW_DEPTH, ML_NARROW_COLUMNS);
+}
+
+static int64_t floats_amx(const ml_kernels_options *options, int threads)
+{
+    return floats_of(options, threads, ML_NARROW_TILE_DEPTH, ML_NARROW_TILE_COLUMNS);
 }
 
 #if defined(MPILORA_NATIVE_X86)
 
-static void multiply(const ml_kernels_owner *owner, const ml_narrow_product *product)
+static void multiply(const ml_kernels_owner *owner, ml_narrow_product product)
 {
-    uint16_t *packed_a = (uint16_t *)(void *)(owner->product_scratch + owner->narrow_start);
+    uint16_t *packed_a = (uint16_t *)(void *)owner->product_scratch;
     const ml_narrow_scratch scratch = {
-        packed_a, (uint32_t *)(void *)(packed_a + owner->narrow_rows * ML_NARROW_DEPTH),
+        packed_a, (uint32_t *)(void *)(packed_a + owner->narrow_rows * owner->narrow->depth),
         owner->narrow_rows, owner->threads};
-    if (product->m > 0 && product->n > 0) ml_narrow_product_avx512bf16(product, &scratch);
+    product.decode = owner->decode_narrow;
+    if (product.m > 0 && product.n > 0) owner->narrow->product(&product, &scratch);
+}
+
+/* fp32: a matrix that is trained. */
+static bool is_narrow(const ml_kernels_owner *owner, const ml_weight *w)
+{
+    return w->dtype == ML_BF16 || (ml_dtype_is_block(w->dtype) && owner->decode_narrow);
 }
 
 static void weight_forward(const ml_kernels *k, int64_t T, const float *x, int64_t ldx,
                            const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (w->dtype != ML_BF16 || T <= ML_SMALL_TOKENS) {
+    if (!is_narrow(owner, w) || ml_takes_small_forward(owner, T, w)) {
         ml_native_forward(k, T, x, ldx, w, beta, y, ldy);
         return;
     }
-    multiply(owner, &(ml_narrow_product){.m = T,
-                                         .n = w->rows,
-                                         .k = w->cols,
-                                         .beta = beta,
-                                         .b_turned = true,
-                                         .a = x,
-                                         .lda = ldx,
-                                         .b = w->data,
-                                         .ldb = w->cols,
-                                         .c = y,
-                                         .ldc = ldy});
+    multiply(owner, (ml_narrow_product){.m = T,
+                                        .n = w->rows,
+                                        .k = w->cols,
+                                        .beta = beta,
+                                        .b_turned = true,
+                                        .a = x,
+                                        .lda = ldx,
+                                        .b = w->data,
+                                        .b_dtype = w->dtype,
+                                        .ldb = w->cols,
+                                        .c = y,
+                                        .ldc = ldy});
 }
 
 static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int64_t ldy,
                             const ml_weight *w, float beta, float *dx, int64_t ldx)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    if (w->dtype != ML_BF16) {
+    if (!is_narrow(owner, w)) {
         ml_native_backward(k, T, dy, ldy, w, beta, dx, ldx);
         return;
     }
-    multiply(owner, &(ml_narrow_product){.m = T,
-                                         .n = w->cols,
-                                         .k = w->rows,
-                                         .beta = beta,
-                                         .a = dy,
-                                         .lda = ldy,
-                                         .b = w->data,
-                                         .ldb = w->cols,
-                                         .c = dx,
-                                         .ldc = ldx});
+    multiply(owner, (ml_narrow_product){.m = T,
+                                        .n = w->cols,
+                                        .k = w->rows,
+                                        .beta = beta,
+                                        .a = dy,
+                                        .lda = ldy,
+                                        .b = w->data,
+                                        .b_dtype = w->dtype,
+                                        .ldb = w->cols,
+                                        .c = dx,
+                                        .ldc = ldx});
 }
 
-static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
+static ml_status start(const ml_narrow_set *set, ml_kernels_owner *owner,
+                       const ml_kernels_options *options)
 {
     ml_status st = ml_backend_native.start(owner, options);
     if (st != ML_OK) return st;
+    owner->narrow = set;
     owner->narrow_rows = narrow_rows(options);
-    owner->narrow_start =
-        ml_round_up(ml_backend_native.scratch_floats(options, owner->threads), 16);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
 #if defined(MPILORA_HAS_ONEDNN)
@@ -87,25 +104,43 @@ static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *option
     return ML_OK;
 }
 
-static bool available(ml_dtype dtype)
+static ml_status start_bf16(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return dtype == ML_BF16 && ml_narrow_available_avx512bf16();
+    return start(&ml_narrow_set_avx512bf16, owner, options);
 }
+
+static ml_status start_amx(ml_kernels_owner *owner, const ml_kernels_options *options)
+{
+    return start(&ml_narrow_set_amx, owner, options);
+}
+
+static bool has_bf16(ml_dtype dtype)
+{
+    return dtype == ML_BF16 && ml_narrow_set_avx512bf16.available();
+}
+
+static bool has_amx(ml_dtype dtype) { return dtype != ML_FP32 && ml_narrow_set_amx.available(); }
 
 #else
 
-static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
+static ml_status start_bf16(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     return ml_backend_native.start(owner, options);
 }
 
-static bool available(ml_dtype dtype)
+#define start_amx start_bf16
+
+static bool has_bf16(ml_dtype dtype)
 {
     (void)dtype;
     return false;
 }
 
+#define has_amx has_bf16
+
 #endif
 
-const ml_backend ml_backend_native_bf16 = {"native-bf16", available, scratch_floats, start,
-                                           NULL,          true,      false};
+const ml_backend ml_backend_native_bf16 = {"native-bf16", has_bf16, floats_bf16, start_bf16,
+                                           NULL,          true,     false};
+const ml_backend ml_backend_native_amx = {"native-amx", has_amx, floats_amx, start_amx,
+                                          NULL,         true,    false};

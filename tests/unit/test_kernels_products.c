@@ -13,8 +13,8 @@
 
 #include "mpilora/kernels.h"
 
-static const char *const backends[] = {"native",        "blas",        "onednn",
-                                       "onednn-matmul", "native-bf16", "onednn-bf16"};
+static const char *const backends[] = {"native",      "blas",       "onednn",     "onednn-matmul",
+                                       "native-bf16", "native-amx", "onednn-bf16"};
 static const int64_t tokens[] = {1, 2, 7, 20, 33, 64, 129};
 /* Less than a panel, several panels with a rest, not multiples of any vector; more rows than oneDNN
  * is given at a time. */
@@ -53,7 +53,8 @@ static float *fresh(const char *name)
 static void near(const ml_kernels *k, const char *what, const float *got, const float *want,
                  int64_t n)
 {
-    double bound = (strstr(k->backend, "-bf16") ? 1e-2 : 4e-6) * (1 + sqrt((double)n));
+    bool narrows = strstr(k->backend, "-bf16") || strstr(k->backend, "-amx");
+    double bound = (narrows ? 1e-2 : 4e-6) * (1 + sqrt((double)n));
     for (int64_t i = 0; i < ROOM; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= bound))
             fail_msg("%s (%s): element %lld is %.9g, the reference says %.9g", what, k->backend,
@@ -178,14 +179,13 @@ static void every_block_format_is_right(void **state)
 /* Panels of blocks as bf16: numbers that bf16 holds exactly give the reference's sums; every
  * format, several panels in both directions, chunks of tokens and a rest; a matrix in bf16 beside
  * them. */
-static void blocks_are_multiplied_in_bf16(void **state)
+static void blocks_in_bf16(const char *path)
 {
-    (void)state;
     static const ml_weight declared[] = {{.rows = 1100, .cols = 1280}};
     static const int64_t sizes[][2] = {{37, 256}, {1100, 512}, {40, 1280}};
     for (int v = 0; v < 2; v++)
         for (int d = ML_BF16; d < ML_DTYPES; d++) {
-            ml_kernels_options options = {.backend = "onednn-bf16",
+            ml_kernels_options options = {.backend = path,
                                           .vector_path = v ? "ref" : NULL,
                                           .weight_dtype = d == ML_BF16 ? ML_Q8_0 : (ml_dtype)d,
                                           .tokens = 200,
@@ -197,7 +197,7 @@ static void blocks_are_multiplied_in_bf16(void **state)
                 print_message("skipped: %s\n", ml_error_text());
                 return;
             }
-            assert_string_equal(k->backend, "onednn-bf16");
+            assert_string_equal(k->backend, path);
             for (size_t s = 0; s < COUNT(sizes); s++) {
                 int64_t count = sizes[s][0] * sizes[s][1] / f->weights;
                 uint8_t *blocks = fresh_blocks(f, count);
@@ -215,18 +215,22 @@ static void blocks_are_multiplied_in_bf16(void **state)
         }
 }
 
-/* Backward over so many rows only what a panel needs is narrowed at a time. */
-static void a_vocabulary_of_blocks_is_multiplied_in_bf16(void **state)
+static void blocks_are_multiplied_in_bf16(void **state)
 {
     (void)state;
+    blocks_in_bf16("onednn-bf16");
+    blocks_in_bf16("native-amx");
+}
+
+/* Backward over so many rows oneDNN narrows what a panel needs at a time, AMX what a part of the
+ * depth needs. */
+static void vocabulary_in_bf16(const char *path)
+{
     enum { ROWS = 16500, COLS = 64 };
     static const ml_weight declared[] = {{.rows = ROWS, .cols = COLS}};
     const ml_block_format *f = ml_block_format_of(ML_Q8_0);
-    ml_kernels_options options = {.backend = "onednn-bf16",
-                                  .weight_dtype = ML_Q8_0,
-                                  .tokens = 200,
-                                  .shapes = declared,
-                                  .nshapes = 1};
+    ml_kernels_options options = {
+        .backend = path, .weight_dtype = ML_Q8_0, .tokens = 200, .shapes = declared, .nshapes = 1};
     ml_kernels *k;
     if (ml_kernels_create(&k, &options) != ML_OK) {
         print_message("skipped: %s\n", ml_error_text());
@@ -240,7 +244,14 @@ static void a_vocabulary_of_blocks_is_multiplied_in_bf16(void **state)
     ml_kernels_destroy(k);
 }
 
-/* Blocks go through the project's own product, oneDNN's in bf16 and the reference alone; exactly,
+static void a_vocabulary_of_blocks_is_multiplied_in_bf16(void **state)
+{
+    (void)state;
+    vocabulary_in_bf16("onednn-bf16");
+    vocabulary_in_bf16("native-amx");
+}
+
+/* Blocks go through the project's own products, oneDNN's in bf16 and the reference alone; exactly,
  * not through bf16. */
 static void libraries_do_not_take_blocks(void **state)
 {
@@ -260,7 +271,7 @@ static void libraries_do_not_take_blocks(void **state)
 static void rows_do_not_depend_on_their_number(void **state)
 {
     (void)state;
-    static const char *const paths[] = {"native", "native-bf16"};
+    static const char *const paths[] = {"native", "native-bf16", "native-amx"};
     enum { ROWS = 70, COLS = 1000, MADE_FOR = 40 };
     float *x = fresh("x"), *many = fresh("y"), *few = fresh("y");
     uint16_t *weights = ml_memory_alloc(ROWS * COLS, sizeof *weights, ML_MEM_OTHER, "weights");
@@ -292,22 +303,26 @@ static void rows_do_not_depend_on_their_number(void **state)
 static void old_content_is_not_read(void **state)
 {
     (void)state;
-    float *w = fresh("w"), *x = fresh("x"), *y = fresh("y");
-    for (size_t i = 0; i < COUNT(backends); i++)
+    enum { ROWS = 37, COLS = 65 };
+    static uint16_t narrow[ROWS * COLS];
+    float *wide = fresh("w"), *x = fresh("x"), *y = fresh("y");
+    for (int64_t i = 0; i < ROWS * COLS; i++) narrow[i] = ml_bf16_from_float(wide[i]);
+    const ml_weight weights[] = {{wide, ML_FP32, ROWS, COLS}, {narrow, ML_BF16, ROWS, COLS}};
+    for (size_t i = 0; i < 2 * COUNT(backends); i++)
         for (int64_t T = 1; T < 100; T += 49) {
-            ml_kernels_options options = options_of(backends[i], ML_FP32);
-            ml_weight weight = {w, ML_FP32, 37, 65};
+            const ml_weight *w = &weights[i % 2];
+            ml_kernels_options options = options_of(backends[i / 2], w->dtype);
             ml_kernels *k;
             if (ml_kernels_create(&k, &options) != ML_OK) continue;
             for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
-            k->weight_forward(k, T, x, 65, &weight, 0, y, 37);
-            for (int64_t j = 0; j < T * 37; j++) assert_true(y[j] == y[j]);
+            k->weight_forward(k, T, x, COLS, w, 0, y, ROWS);
+            for (int64_t j = 0; j < T * ROWS; j++) assert_true(y[j] == y[j]);
             for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
-            k->weight_backward(k, T, x, 37, &weight, 0, y, 65);
-            for (int64_t j = 0; j < T * 65; j++) assert_true(y[j] == y[j]);
+            k->weight_backward(k, T, x, ROWS, w, 0, y, COLS);
+            for (int64_t j = 0; j < T * COLS; j++) assert_true(y[j] == y[j]);
             ml_kernels_destroy(k);
         }
-    ml_memory_free(w);
+    ml_memory_free(wide);
     ml_memory_free(x);
     ml_memory_free(y);
 }
@@ -393,8 +408,9 @@ static void environment_overrides_the_options(void **state)
 static void workspace_is_as_predicted(void **state)
 {
     (void)state;
-    static const char *const forced[] = {NULL,          "native",      "blas",          "onednn",
-                                         "native-bf16", "onednn-bf16", "onednn-matmul", "ref"};
+    static const char *const forced[] = {NULL,          "native",        "blas",
+                                         "onednn",      "native-bf16",   "native-amx",
+                                         "onednn-bf16", "onednn-matmul", "ref"};
     for (size_t i = 0; i < COUNT(forced); i++)
         for (ml_dtype dtype = ML_FP32; dtype <= ML_BF16; dtype++) {
             ml_kernels *k;

@@ -210,12 +210,6 @@ static bool bf16_available(ml_dtype dtype)
                                    dnnl_cpu_isa_avx512_core_bf16;
 }
 
-bool ml_onednn_has_tiles(void)
-{
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_amx) ==
-           dnnl_cpu_isa_avx512_core_amx;
-}
-
 static bool fp32_available(ml_dtype dtype) { return dtype == ML_FP32; }
 
 const ml_backend ml_backend_onednn_bf16 = {"onednn-bf16", bf16_available, scratch_floats, start,

@@ -1,0 +1,212 @@
+/* The register tile of the narrow product: some rows of A with a panel of B, summed along the depth
+ * in registers and then put into C. With AVX-512 BF16 the sums are vectors; with AMX they are tiles
+ * of 16 × 16 numbers, of which 2 × 2 stand beside two of A and two of B. */
+#ifndef MPILORA_KERNELS_NARROW_TILE_H
+#define MPILORA_KERNELS_NARROW_TILE_H
+
+#include "kernels/narrow/pack.h"
+
+#if defined(__AMX_BF16__)
+enum {
+    DEPTH = ML_NARROW_TILE_DEPTH,
+    GROUP_COLUMNS = ML_NARROW_TILE_COLUMNS,
+    LEAST_COLUMNS = 64,
+    LEAST_ROWS = 512,
+    TASKS_A_THREAD = 4,
+    TILE_ROWS = 32,
+    SIDE = 16 /* rows of a tile, and floats in one */
+};
+
+/* Packed A has the numbers of a tile side by side: [rows / 32][depth / 32][32][32]. */
+enum { A_LINE = TILE_ROWS * LINE };
+ML_INLINE int64_t place_of_row(int64_t row)
+{
+    return row / TILE_ROWS * TILE_ROWS * DEPTH + row % TILE_ROWS * LINE;
+}
+
+/* Every thread says what its tiles look like before a product, and gives them back. Of a variable
+ * on the stack GCC 12 would leave out what it takes for unread: all but its first words. */
+ML_INLINE void begin_tiles(void)
+{
+    static const struct {
+        uint8_t palette, start, zero[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } tiles = {.palette = 1,
+               .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+               .rows = {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
+    _tile_loadconfig(&tiles);
+}
+
+ML_INLINE void end_tiles(void) { _tile_release(); }
+
+/* Whole tiles but for the last. */
+ML_INLINE int64_t rows_of_part(int64_t rows) { return ml_round_up(rows, TILE_ROWS); }
+ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles)
+{
+    (void)tiles;
+    return ml_min(left, TILE_ROWS);
+}
+
+/* SIDE rows, or two times as many, all of which C has. */
+ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                              float *c, int64_t ldc, bool add)
+{
+    enum { A_STRIDE = 2 * LINE, B_STRIDE = 4 * TILE_COLUMNS };
+    const size_t stride = (size_t)ldc * sizeof *c;
+    float *below = c + SIDE * ldc;
+    if (add) {
+        _tile_loadd(0, c, stride);
+        _tile_loadd(1, c + SIDE, stride);
+        if (two) {
+            _tile_loadd(2, below, stride);
+            _tile_loadd(3, below + SIDE, stride);
+        }
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        if (two) {
+            _tile_zero(2);
+            _tile_zero(3);
+        }
+    }
+    for (int64_t l = 0; l < pairs; l += SIDE, a += A_LINE, b += SIDE * TILE_COLUMNS) {
+        _tile_loadd(6, b, B_STRIDE);
+        _tile_loadd(4, a, A_STRIDE);
+        _tile_loadd(7, b + SIDE, B_STRIDE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        if (two) {
+            _tile_loadd(5, a + SIDE * LINE, A_STRIDE);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, c, stride);
+    _tile_stored(1, c + SIDE, stride);
+    if (two) {
+        _tile_stored(2, below, stride);
+        _tile_stored(3, below + SIDE, stride);
+    }
+}
+
+/* Of another number of rows, packed A has what stands behind them, and its sums are let fall. */
+static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                          float *c, int64_t ldc, float beta)
+{
+    pairs = ml_round_up(pairs, SIDE);
+    if (rows % SIDE == 0 && (beta == 0 || beta == 1)) {
+        if (rows == SIDE)
+            multiply_whole(false, pairs, a, b, c, ldc, beta != 0);
+        else
+            multiply_whole(true, pairs, a, b, c, ldc, beta != 0);
+        return;
+    }
+    float sum[TILE_ROWS * TILE_COLUMNS];
+    if (rows <= SIDE)
+        multiply_whole(false, pairs, a, b, sum, TILE_COLUMNS, false);
+    else
+        multiply_whole(true, pairs, a, b, sum, TILE_COLUMNS, false);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < TILE_COLUMNS; j++)
+            c[i * ldc + j] = sum[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * c[i * ldc + j]);
+}
+
+#else
+
+enum {
+    DEPTH = ML_NARROW_DEPTH,
+    GROUP_COLUMNS = ML_NARROW_COLUMNS,
+    LEAST_COLUMNS = ML_NARROW_COLUMNS,
+    LEAST_ROWS = 98,
+    TASKS_A_THREAD = 8,
+    TILE_ROWS = 14 /* × two vectors of sums, two of B and one of A: 31 of 32 registers */
+};
+
+/* Packed A: [rows][DEPTH]. */
+enum { A_LINE = LINE };
+ML_INLINE int64_t place_of_row(int64_t row) { return row * DEPTH; }
+
+ML_INLINE void begin_tiles(void) {}
+ML_INLINE void end_tiles(void) {}
+
+/* Rows are spread evenly over the tiles, so that no tile has only a few. */
+ML_INLINE int64_t rows_of_part(int64_t rows) { return rows; }
+ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles) { return left / tiles; }
+
+ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                             float *c, int64_t ldc, float beta)
+{
+    __m512 sum[TILE_ROWS][2];
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++) {
+        sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
+    }
+    for (int64_t l = 0; l < pairs; l++) {
+        const __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * TILE_COLUMNS),
+                       right = (__m512bh)_mm512_loadu_si512(b + l * TILE_COLUMNS + ML_LANES);
+#pragma GCC unroll 14
+        for (int i = 0; i < rows; i++) {
+            int32_t pair;
+            memcpy(&pair, a + i * DEPTH + 2 * l, sizeof pair);
+            const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
+            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], both, left);
+            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], both, right);
+        }
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < 2; j++) {
+            float *to = c + i * ldc + j * ML_LANES;
+            if (beta != 0)
+                sum[i][j] = _mm512_fmadd_ps(_mm512_set1_ps(beta), _mm512_loadu_ps(to), sum[i][j]);
+            _mm512_storeu_ps(to, sum[i][j]);
+        }
+}
+
+static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                          float *c, int64_t ldc, float beta)
+{
+#define ROWS(n)                                      \
+    case n:                                          \
+        multiply_rows(n, pairs, a, b, c, ldc, beta); \
+        break;
+    switch (rows) { /* each number of rows has its own unrolled code */
+        ROWS(1)
+        ROWS(2)
+        ROWS(3)
+        ROWS(4)
+        ROWS(5)
+        ROWS(6)
+        ROWS(7)
+        ROWS(8)
+        ROWS(9)
+        ROWS(10)
+        ROWS(11)
+        ROWS(12)
+        ROWS(13)
+        ROWS(14)
+    default:
+        break;
+    }
+#undef ROWS
+}
+
+#endif
+
+/* At the right edge of C: through a tile of memory. */
+static void edge_tile(int64_t rows, int64_t columns, int64_t pairs, const uint16_t *a,
+                      const uint32_t *b, float *c, int64_t ldc, float beta)
+{
+    float tile[TILE_ROWS * TILE_COLUMNS];
+    multiply_tile(rows, pairs, a, b, tile, TILE_COLUMNS, 0);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) {
+            float *to = c + i * ldc + j;
+            *to = tile[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * *to);
+        }
+}
+
+#endif
