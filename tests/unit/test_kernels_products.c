@@ -299,24 +299,34 @@ static void rows_do_not_depend_on_their_number(void **state)
     ml_memory_free(few);
 }
 
-/* With beta 0 the old content is never read. */
+/* With beta 0 the old content is never read, nor is what an earlier, larger weight left in the
+ * scratch memory. */
 static void old_content_is_not_read(void **state)
 {
     (void)state;
-    enum { ROWS = 37, COLS = 65 };
-    static uint16_t narrow[ROWS * COLS];
+    enum { ROWS = 37, COLS = 65, LARGE_ROWS = 64, LARGE_COLS = 96 };
+    static uint16_t narrow[ROWS * COLS], narrow_nan[LARGE_ROWS * LARGE_COLS];
+    static float wide_nan[LARGE_ROWS * LARGE_COLS];
+    for (int64_t i = 0; i < LARGE_ROWS * LARGE_COLS; i++) {
+        wide_nan[i] = NAN;
+        narrow_nan[i] = ml_bf16_from_float(NAN);
+    }
     float *wide = fresh("w"), *x = fresh("x"), *y = fresh("y");
     for (int64_t i = 0; i < ROWS * COLS; i++) narrow[i] = ml_bf16_from_float(wide[i]);
-    const ml_weight weights[] = {{wide, ML_FP32, ROWS, COLS}, {narrow, ML_BF16, ROWS, COLS}};
+    const ml_weight weights[] = {{wide, ML_FP32, ROWS, COLS}, {narrow, ML_BF16, ROWS, COLS}},
+                    large[] = {{wide_nan, ML_FP32, LARGE_ROWS, LARGE_COLS},
+                               {narrow_nan, ML_BF16, LARGE_ROWS, LARGE_COLS}};
     for (size_t i = 0; i < 2 * COUNT(backends); i++)
         for (int64_t T = 1; T < 100; T += 49) {
             const ml_weight *w = &weights[i % 2];
             ml_kernels_options options = options_of(backends[i / 2], w->dtype);
             ml_kernels *k;
             if (ml_kernels_create(&k, &options) != ML_OK) continue;
+            k->weight_forward(k, T, x, LARGE_COLS, &large[i % 2], 0, y, LARGE_ROWS);
             for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
             k->weight_forward(k, T, x, COLS, w, 0, y, ROWS);
             for (int64_t j = 0; j < T * ROWS; j++) assert_true(y[j] == y[j]);
+            k->weight_backward(k, T, x, LARGE_ROWS, &large[i % 2], 0, y, LARGE_COLS);
             for (int64_t j = 0; j < ROOM; j++) y[j] = NAN;
             k->weight_backward(k, T, x, ROWS, w, 0, y, COLS);
             for (int64_t j = 0; j < T * COLS; j++) assert_true(y[j] == y[j]);
