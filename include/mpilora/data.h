@@ -210,6 +210,7 @@ typedef struct ml_tokenize_options {
     bool specials;              /* text that spells a special token becomes it */
     struct ml_chat *chat;       /* for conversations (chat.h), borrowed; NULL: there is no template,
                                    and they are refused */
+    const char *chat_fault;     /* why there is none, behind "no chat template"; NULL: not known */
     const char *task;           /* of a table: "cola", … (score --task); NULL for other formats */
     const ml_label_names *labels; /* what is known of them before, borrowed; NULL: nothing */
 } ml_tokenize_options;

@@ -172,9 +172,7 @@ ml_status ml_tokenize_render_parts(ml_tokenize_job *job, const json_t *row, cons
 {
     ml_status st = ML_OK;
     int64_t common;
-    if (!job->options->chat)
-        return ml_fail(ML_INPUT, "lists of messages, but the base has no chat template; give one "
-                                 "with --chat-template FILE");
+    if (!job->options->chat) return ml_tokenize_no_chat(job, "lists of messages");
     for (int64_t i = 0; i < count; i++) {
         const json_t *list = json_object_get(row, keys[i]);
         if (!json_is_array(list) || json_array_size(list) == 0)

@@ -124,6 +124,14 @@ static ml_status check_text(const json_t *row, const char *key)
                                            : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
 }
 
+ml_status ml_tokenize_no_chat(const ml_tokenize_job *job, const char *what)
+{
+    const char *fault = job->options->chat_fault;
+    return ml_fail(ML_INPUT,
+                   "%s, but the base has no chat template%s; give one with --chat-template FILE",
+                   what, fault ? fault : "");
+}
+
 static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"messages", "conversations",        "prompt", "completion",
@@ -133,9 +141,7 @@ static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
     ml_status st = ML_OK;
     const uint8_t *mask;
     ml_chat *chat = job->options->chat;
-    if (!chat)
-        return ml_fail(ML_INPUT, "a conversation, but the base has no chat template; give one with "
-                                 "--chat-template FILE");
+    if (!chat) return ml_tokenize_no_chat(job, "a conversation");
     ML_TRY(
         ml_tokenize_columns(job, row, keys, refused,
                             "expected a conversation, whose system prompt is its first message"));

@@ -151,6 +151,9 @@ ml_status ml_tokenize_encode(ml_tokenize_job *job, const char *bytes, int64_t le
  * encoder's [SEP]); −1: nothing. */
 int32_t ml_tokenize_end(const ml_tokenizer *tokenizer);
 
+/* ML_INPUT: `what` needs a chat template. */
+ml_status ml_tokenize_no_chat(const ml_tokenize_job *job, const char *what) ML_NODISCARD;
+
 /* The formats: each reads all of job->reader. Messages name the line but not the file. */
 ml_status ml_tokenize_jsonl(ml_tokenize_job *job) ML_NODISCARD;
 ml_status ml_tokenize_e2e(ml_tokenize_job *job) ML_NODISCARD;

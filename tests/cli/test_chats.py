@@ -197,9 +197,53 @@ def test_base():
     with_tools = example(tokenize({"messages": TALK, "tools": tools}, None, base="named.h5"))
     check.that(with_tools == example(tokenize({"messages": TALK, "tools": tools}, "chatml.json")) and '{"name": "look"}' in with_tools, f"named.h5: with tools not its template for them: {with_tools}")
     tokenize({"messages": TALK, "tools": tools}, "turns.json", base="named.h5", says="leaves out")  # --chat-template goes before both
+    test_named_templates(tools)
     with open("bos.jinja", "w") as file:
         file.write("{{ bos_token }}|{{ pad_token }}|{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}")
     tokenize({"messages": TALK}, "bos.jinja", base="kept.h5", says="<s>|<|endoftext|>|Be brief.")
+
+
+def test_named_templates(tools):
+    """The forms of chat_template that transformers loads say the same: a list, as it writes them itself, and an object; what it cannot read is refused, by a line that says what is wrong, once a
+    conversation needs it."""
+    texts = {"default": chat_cases.TURNS, "tool_use": chat_cases.CHATML, "rag": 3}
+    lists = [{"name": name, "template": text} for name, text in texts.items()]
+    for name, form in (("list", lists), ("object", texts), ("no-tools", {"default": chat_cases.TURNS})):
+        chat_cases.write_config(f"form-{name}.json", form)
+        chat_cases.make_tokenizer(SOURCE, f"model-{name}", form)
+        make_model(f"model-{name}")
+        mpilora("import", f"model-{name}", f"{name}.h5")
+        other = "turns" if name == "no-tools" else "chatml"
+        for template, base in ((f"form-{name}.json", "base.h5"), (None, f"{name}.h5")):
+            check.that(example(tokenize({"messages": TALK}, template, base=base)) == EXPECTED["turns"][0], f"chat_template as {name}, {base}: not its template")
+            shown = example(tokenize({"messages": TALK, "tools": tools}, template, base=base))
+            check.that(shown == example(tokenize({"messages": TALK, "tools": tools}, f"{other}.json")), f"chat_template as {name}, {base}, with tools: {shown}")
+    check.that(inspect("object.h5").get("chat_template_tool_use") == chat_cases.CHATML, f"inspect object.h5: {inspect('object.h5')}")
+    for i, (form, says) in enumerate((
+        ({"tool_use": chat_cases.CHATML}, 'chat_template has no template of the name "default"'),
+        ([{"name": "tool_use", "template": chat_cases.CHATML}], 'chat_template has no template of the name "default"'),
+        ({}, 'chat_template has no template of the name "default"'),
+        ({"default": 3}, 'the template "default" is not a text'),
+        ({"default": chat_cases.CHATML, "tool_use": None}, 'the template "tool_use" is not a text'),
+        ([{"name": "default"}], "an element of the list is not"),
+        ([chat_cases.CHATML], "an element of the list is not"),
+        (3, "chat_template is neither a text, nor a list"),
+    )):  # fmt: skip
+        with open("form.json", "w") as file:
+            json.dump({**chat_cases.CONFIG, "chat_template": form}, file)
+        check.that("form.json: chat_template" in tokenize({"messages": TALK}, "form.json", code=3, says=says), f"{form}: refused without its file")
+        if i not in (0, 4):
+            continue
+        chat_cases.make_tokenizer(SOURCE, "model-bad", form)
+        make_model("model-bad")
+        mpilora("import", "model-bad", f"bad-{i}.h5")
+        for line in ({"messages": TALK}, {"prompt": TALK[:2], "chosen": TALK[2:3], "rejected": TALK[4:]}):
+            check.that("in.jsonl: line 1: " in tokenize(line, None, base=f"bad-{i}.h5", code=3, says=says), f"{form}: refused without its line")
+        tokenize({"text": "the river"}, None, base=f"bad-{i}.h5")  # needs none
+        check.that("chat_template" not in inspect(f"bad-{i}.h5"), f"inspect of a base whose template cannot be read: {inspect(f'bad-{i}.h5')}")
+        for ranks in (0, 2):
+            done = start("generate", "--base", f"bad-{i}.h5", "--chat", "--prompt", "Hi", ranks=ranks)
+            check.that(done.returncode == 3 and f"bad-{i}.h5: has no chat template that can be read (tokenizer_config.json: " in done.stderr and says in done.stderr, f"generate --chat, {ranks} ranks: {done.stderr}")
 
 
 def test_generate():

@@ -49,8 +49,8 @@ static void write_in(const char *text, size_t length)
 
 static ml_tokenize_options options_for(ml_text_format format)
 {
-    return (ml_tokenize_options){in, out, format, tokenizer, "",   401,
-                                 64, 0,   false,  NULL,      NULL, NULL};
+    return (ml_tokenize_options){in, out,   format, tokenizer, "",   401, 64,
+                                 0,  false, NULL,   NULL,      NULL, NULL};
 }
 
 /* Tokenises `text` and opens the data set. */

@@ -220,6 +220,7 @@ static ml_status run(int argc, char **argv)
     ml_label_names labels = {0};
     ml_tokenize_options how = {.labels = &labels};
     ml_tokenize_report report;
+    ml_text fault = {0};
     chat_given chat;
     int64_t length;
     ML_TRY(read_line(argc, argv, &how, &path, &chat, &said));
@@ -232,13 +233,15 @@ static ml_status run(int argc, char **argv)
     how.tokenizer_hash = length ? ml_base_tokenizer_hash(base) : "";
     if (length) ML_TRY(ml_tokenizer_create(&how.tokenizer, json, length));
     ML_TRY(check_fit(&how, path));
-    ML_TRY(chat_template_open(&how.chat, &chat, base, how.tokenizer));
+    ML_TRY(chat_template_open(&how.chat, &chat, base, how.tokenizer, &fault));
+    how.chat_fault = fault.length ? fault.data : "";
     ML_TRY(read_labels(&labels, said, base));
     ML_TRY(ml_tokenize_file(&how, &report));
     print_report(&how, &report);
     if (how.chat) print_chats(how.chat);
 done:
     ml_label_names_destroy(&labels);
+    ml_text_destroy(&fault);
     ml_chat_destroy(how.chat);
     ml_tokenizer_destroy(how.tokenizer);
     ml_base_close(base);

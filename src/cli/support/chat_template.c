@@ -37,6 +37,7 @@ typedef struct sources {
     json_t *map;    /* special_tokens_map.json */
     json_t *legacy; /* chat_template.json */
     char *tokens;
+    ml_text fault; /* what is wrong with the base's template */
 } sources;
 
 static void destroy_sources(sources *s)
@@ -48,6 +49,7 @@ static void destroy_sources(sources *s)
     json_decref(s->map);
     json_decref(s->legacy);
     free(s->tokens);
+    ml_text_destroy(&s->fault);
 }
 
 static const json_t *find_token(const json_t *file, const char *name)
@@ -73,20 +75,57 @@ static ml_status find_tokens(sources *s)
     return s->tokens ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: special tokens");
 }
 
-/* chat_template is a text, or a list of {"name", "template"}: "default", and "tool_use" for
- * conversations with tools. */
-static void find_templates(const json_t *config, ml_chat_options *options)
+/* A template by its name: "default", or "tool_use" for conversations with tools; others are not
+ * for conversations. */
+static ml_status take_template(const char *name, const json_t *text, ml_chat_options *options)
 {
-    json_t *value = json_object_get(config, "chat_template"), *item;
+    const bool plain = !strcmp(name, "default");
+    if (!plain && strcmp(name, "tool_use") != 0) return ML_OK;
+    if (!json_is_string(text))
+        return ml_fail(ML_INPUT, "chat_template: the template \"%s\" is not a text", name);
+    *(plain ? &options->template_text : &options->tool_template_text) = json_string_value(text);
+    return ML_OK;
+}
+
+static ml_status take_listed(const json_t *item, ml_chat_options *options)
+{
+    const json_t *name = json_object_get(item, "name"), *text = json_object_get(item, "template");
+    if (!json_is_string(name) || !text)
+        return ml_fail(ML_INPUT, "chat_template: an element of the list is not {\"name\": \"…\", "
+                                 "\"template\": \"…\"}");
+    return take_template(json_string_value(name), text, options);
+}
+
+static ml_status take_templates(json_t *value, ml_chat_options *options)
+{
+    ml_status st = ML_OK;
+    const char *name;
+    json_t *item;
     size_t i;
+    json_array_foreach(value, i, item) ML_TRY(take_listed(item, options));
+    json_object_foreach(value, name, item) ML_TRY(take_template(name, item, options));
+    if (json_is_array(value) || json_is_object(value))
+        st = options->template_text
+                 ? ML_OK
+                 : ml_fail(ML_INPUT, "chat_template has no template of the name \"default\"");
+    else if (value && !json_is_null(value))
+        st = ml_fail(ML_INPUT, "chat_template is neither a text, nor a list of {\"name\", "
+                               "\"template\"}, nor an object of templates by their names");
+done:
+    return st;
+}
+
+/* As transformers loads it, chat_template is a text, a list of {"name", "template"}, which is how
+ * transformers itself writes several, or an object of texts by their names. ML_INPUT, with no
+ * template, for what is none of these. */
+static ml_status find_templates(const json_t *config, ml_chat_options *options)
+{
+    json_t *value = json_object_get(config, "chat_template");
     options->template_text = json_string_value(value);
-    json_array_foreach(value, i, item)
-    {
-        const char *name = json_string_value(json_object_get(item, "name")),
-                   *text = json_string_value(json_object_get(item, "template"));
-        if (name && !strcmp(name, "default")) options->template_text = text;
-        if (name && !strcmp(name, "tool_use")) options->tool_template_text = text;
-    }
+    if (options->template_text) return ML_OK;
+    ml_status st = take_templates(value, options);
+    if (st != ML_OK) options->template_text = options->tool_template_text = NULL;
+    return st;
 }
 
 /* ---- a file -------------------------------------------------------------------------------- */
@@ -113,12 +152,9 @@ static ml_status read_given(const char *path, sources *s, ml_chat_options *optio
     s->config = config;
     s->map = NULL;
     options->template_text = NULL;
-    find_templates(config, options);
-    if (options->template_text) return ML_OK;
-    return ml_fail(ML_INPUT, "%s: %s", path,
-                   json_is_array(json_object_get(config, "chat_template"))
-                       ? "chat_template has no template of the name \"default\""
-                       : "has no chat_template");
+    st = find_templates(config, options);
+    if (st == ML_OK && !options->template_text) st = ml_fail(ML_INPUT, "has no chat_template");
+    return st == ML_OK ? ML_OK : ml_fail_within(st, "%s", path);
 }
 
 /* ---- a base -------------------------------------------------------------------------------- */
@@ -134,6 +170,18 @@ static ml_status read_json(const ml_base *base, const char *name, json_t **out)
     return st == ML_OK ? ML_OK : ml_fail_within(st, "%s: %s", ml_base_path(base), name);
 }
 
+/* What is wrong is no error yet: the base may be asked for other things than conversations. */
+static ml_status find_own(const json_t *config, const char *name, sources *s,
+                          ml_chat_options *options)
+{
+    ml_status st = find_templates(config, options);
+    if (st == ML_OK) return ML_OK;
+    s->fault.length = 0;
+    st = ml_text_printf(&s->fault, " that can be read (%s: %s)", name, ml_error_text());
+    if (st == ML_OK) ml_error_clear();
+    return st;
+}
+
 /* As transformers finds it: chat_template.jinja goes before what stands in JSON, and a folder
  * beside it has the other templates by their names. */
 static ml_status read_base(const ml_base *base, sources *s, ml_chat_options *options)
@@ -144,8 +192,8 @@ static ml_status read_base(const ml_base *base, sources *s, ml_chat_options *opt
     ML_TRY(read_json(base, "tokenizer_config.json", &s->config));
     ML_TRY(read_json(base, "special_tokens_map.json", &s->map));
     ML_TRY(read_json(base, "chat_template.json", &s->legacy));
-    find_templates(s->config, options);
-    if (!options->template_text) find_templates(s->legacy, options);
+    ML_TRY(find_own(s->config, "tokenizer_config.json", s, options));
+    if (!options->template_text) ML_TRY(find_own(s->legacy, "chat_template.json", s, options));
     if (s->jinja.length) {
         options->template_text = s->jinja.data;
         options->tool_template_text = NULL;
@@ -172,7 +220,7 @@ ml_status chat_template_texts(const ml_base *base, ml_text *plain, ml_text *with
 }
 
 ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
-                             ml_tokenizer *tokenizer)
+                             ml_tokenizer *tokenizer, ml_text *fault)
 {
     ml_chat_options options = {.date = given->date};
     sources s = {0};
@@ -190,7 +238,10 @@ ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_ba
         options.tool_template_text = NULL;
         ML_TRY(read_given(given->file, &s, &options));
     }
-    if (!options.template_text) goto done;
+    if (!options.template_text) {
+        st = ml_text_add(fault, s.fault.data, s.fault.length);
+        goto done;
+    }
     ML_TRY(find_tokens(&s));
     options.special_tokens = s.tokens;
     st = ml_chat_create(out, &options, tokenizer);

@@ -12,10 +12,11 @@ typedef struct chat_given {
 } chat_given;
 
 /* The renderer of conversations, or NULL where neither names a template. The file is a template's
- * text, or a tokenizer_config.json, of which its special tokens are taken too. ML_USAGE, ML_INPUT
- * naming the file. Local. */
+ * text, or a tokenizer_config.json, of which its special tokens are taken too. What is wrong with
+ * the base's own template, which then counts as none, is added to *fault as a remark in brackets:
+ * only conversations need it. ML_USAGE, ML_INPUT naming the file. Local. */
 ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
-                             ml_tokenizer *tokenizer) ML_NODISCARD;
+                             ml_tokenizer *tokenizer, ml_text *fault) ML_NODISCARD;
 /* Appends the text of the base's own template, and of its other one for conversations with tools;
  * nothing where it has none. ML_INPUT. Local. */
 ml_status chat_template_texts(const ml_base *base, ml_text *plain,
