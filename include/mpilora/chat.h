@@ -7,10 +7,11 @@
  *
  * A conversation is a JSON object:
  *   {"messages": [{"role": …, "content": …}, …], "tools": […]}
- *   {"conversations": [{"from": "human", "value": …}, …]}           ShareGPT's
+ *   {"conversations": [{"from": "human", "value": …}, …]}           ShareGPT's; "system": a text
  *   {"prompt": [messages], "completion": [messages]}               TRL's
  * A content is a text or a list of parts {"type": "text", "text": …}. "tools" and
  * "chat_template_kwargs" (an object of variables) may stand beside each; others are left alone.
+ * What is null, a column or a member of a message, is absent.
  *
  * Targets are the answers: the assistant's messages, from behind the prompt that generation begins
  * with, their end-of-turn token included. Where the template has {% generation %} blocks they say
@@ -50,9 +51,11 @@ typedef struct ml_chat_report {
     int64_t left_out_line, left_out_message; /* the first of them; messages count from 1 */
     char left_out_role[32];
     int64_t tools_left_out, tools_left_out_line; /* conversations whose tools are not in it */
-    bool dated;                                  /* the template writes the date */
-    char date[32];                               /* that it was told */
-    bool by_blocks;                              /* targets are those of {% generation %} blocks */
+    int64_t nulls, nulls_line; /* rows with null inside of what messages, tools or variables hold,
+                                  where the template writes "null" or "None"; the first of them */
+    bool dated;                /* the template writes the date */
+    char date[32];             /* that it was told */
+    bool by_blocks;            /* targets are those of {% generation %} blocks */
 } ml_chat_report;
 
 typedef struct ml_chat ml_chat;

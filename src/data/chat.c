@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "data/chat_private.h"
+#include "data/rows.h"
 
 struct ml_chat {
     ml_chat_renderer renderer;
@@ -15,6 +16,7 @@ struct ml_chat {
     ml_ids part;            /* scratch: the tokens of a beginning */
     uint8_t *mask;          /* of the conversation in hand */
     int64_t mask_capacity;
+    int64_t nulls_at; /* the line that was counted last */
 };
 
 /* ---- set-up -------------------------------------------------------------------------------- */
@@ -278,6 +280,37 @@ static void note_left_out(ml_chat_report *r, const ml_conversation *c, const ml_
     }
 }
 
+static bool holds_null(const json_t *value)
+{
+    size_t i;
+    const char *key;
+    json_t *one;
+    json_array_foreach((json_t *)(uintptr_t)value, i, one)
+    {
+        if (json_is_null(one) || holds_null(one)) return true;
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, key, one)
+    {
+        if (json_is_null(one) || holds_null(one)) return true;
+    }
+    return false;
+}
+
+/* As transformers does, the template is given them as they are. Those that a library of tables has
+ * put there to fill up an object would be learnt. */
+void ml_chat_note_nulls(ml_chat *chat, const json_t *const *values, int64_t count, const char *text,
+                        int64_t length, int64_t line)
+{
+    ml_chat_report *r = &chat->report;
+    bool holds = false;
+    for (int64_t i = 0; i < count; i++) holds = holds || holds_null(values[i]);
+    if (!holds || chat->nulls_at == line ||
+        (!memmem(text, (size_t)length, "null", 4) && !memmem(text, (size_t)length, "None", 4)))
+        return;
+    chat->nulls_at = line;
+    if (r->nulls++ == 0) r->nulls_line = line;
+}
+
 /* Whether the last target that is more than blanks is a special token. */
 static ml_status ends_its_turn(ml_chat *chat, const ml_ids *ids, bool *out)
 {
@@ -333,6 +366,8 @@ static ml_status note(ml_chat *chat, const ml_conversation *c, const ml_marked_t
     r->dated = r->dated || m->dated;
     r->by_blocks = r->by_blocks || m->by_blocks;
     note_left_out(r, c, m, line);
+    const json_t *const values[] = {c->messages, c->tools, c->variables};
+    ml_chat_note_nulls(chat, values, 3, m->text, m->length, line);
     ML_TRY(ends_its_turn(chat, ids, &ends));
     r->without_end += !ends;
 done:
@@ -400,6 +435,7 @@ static ml_status read_prompt(ml_conversation *out, const char *json, int64_t len
     json_t *object = NULL;
     json_error_t error;
     ML_TRY(ml_json_parse(&object, json, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error));
+    ml_row_drop_nulls(object);
     if (!json_is_object(object) || !ml_conversation_is(object)) {
         st = ml_fail(ML_INPUT, "no conversation; expected {\"messages\": [{\"role\": \"…\", "
                                "\"content\": \"…\"}, …]}");

@@ -3,12 +3,22 @@
 
 #include "data/chat_private.h"
 
+static const char function_call[] = "function_call";
+
 /* ShareGPT's names of roles, and what templates call them. */
 static const char *const share_gpt_roles[][2] = {
-    {"human", "user"},          {"user", "user"},      {"gpt", "assistant"},
-    {"chatgpt", "assistant"},   {"bing", "assistant"}, {"bard", "assistant"},
-    {"assistant", "assistant"}, {"system", "system"},  {"tool", "tool"},
-    {"observation", "tool"},    {NULL, NULL},
+    {"human", "user"},
+    {"user", "user"},
+    {"gpt", "assistant"},
+    {"chatgpt", "assistant"},
+    {"bing", "assistant"},
+    {"bard", "assistant"},
+    {"assistant", "assistant"},
+    {"system", "system"},
+    {"tool", "tool"},
+    {"observation", "tool"},
+    {function_call, "assistant"},
+    {NULL, NULL},
 };
 
 bool ml_conversation_is(const json_t *object)
@@ -36,7 +46,7 @@ static ml_status check_content(const json_t *content)
 {
     size_t i;
     json_t *part;
-    if (!content || json_is_null(content) || json_is_string(content)) return ML_OK;
+    if (!content || json_is_string(content)) return ML_OK;
     if (!json_is_array(content))
         return ml_fail(ML_INPUT, "its content is neither a text nor a list of parts");
     json_array_foreach(content, i, part)
@@ -64,6 +74,49 @@ const char *ml_message_role(const json_t *message)
                 : share_gpt_role(json_string_value(json_object_get(message, "from")));
 }
 
+/* One function that is called, as {"type", "function"}; NULL: it has no name. */
+static json_t *wrap_function(json_t *function)
+{
+    return json_is_string(json_object_get(function, "name"))
+               ? json_pack("{s:s, s:O}", "type", "function", "function", function)
+               : NULL;
+}
+
+/* LLaMA-Factory's turn of a function call: its text is {"name", "arguments"}, or a list of these.
+ */
+static json_t *from_function_call(const json_t *message)
+{
+    const json_t *value = json_object_get(message, "value");
+    json_t *given = NULL, *list = NULL, *calls = json_array(), *call;
+    json_error_t error;
+    size_t i;
+    bool good = json_is_string(value) &&
+                ml_json_parse(&given, json_string_value(value), (int64_t)json_string_length(value),
+                              0, &error) == ML_OK;
+    list = json_is_array(given) ? json_incref(given) : json_pack("[O]", given);
+    good = good && json_array_size(list) > 0;
+    json_array_foreach(list, i, call)
+    {
+        good = good && json_array_append_new(calls, wrap_function(call)) == 0;
+    }
+    json_t *out = good ? json_pack("{s:s, s:O}", "role", "assistant", "tool_calls", calls) : NULL;
+    if (!out)
+        (void)ml_fail(ML_INPUT, "\"value\" of a function_call is no JSON {\"name\": …, "
+                                "\"arguments\": {…}}, nor a list of these");
+    json_decref(given);
+    json_decref(list);
+    json_decref(calls);
+    return out;
+}
+
+static json_t *from_turn(const json_t *message, const char *role)
+{
+    json_t *out =
+        json_pack("{s:s, s:O}", "role", role, "content", json_object_get(message, "value"));
+    if (!out) (void)ml_fail(ML_INPUT, "\"value\" is missing, or null");
+    return out;
+}
+
 /* {"from", "value"} as {"role", "content"}; further keys stay. */
 static json_t *from_share_gpt(const json_t *message)
 {
@@ -71,19 +124,23 @@ static json_t *from_share_gpt(const json_t *message)
                *own = share_gpt_role(from);
     if (!own) {
         (void)ml_fail(ML_INPUT,
-                      "\"from\" is %s%.40s%s; expected human, gpt, system, tool or observation",
+                      "\"from\" is %s%.40s%s; expected human, gpt, system, tool, observation or "
+                      "function_call",
                       from ? "\"" : "", from ? from : "no text", from ? "\"" : "");
         return NULL;
     }
     json_t *out =
-        json_pack("{s:s, s:O}", "role", own, "content", json_object_get(message, "value"));
+        strcmp(from, function_call) != 0 ? from_turn(message, own) : from_function_call(message);
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)message, key, value)
     {
-        if (strcmp(key, "from") != 0 && strcmp(key, "value") != 0) json_object_set(out, key, value);
+        if (!out || !strcmp(key, "from") || !strcmp(key, "value")) continue;
+        if (!json_object_get(out, key) && json_object_set(out, key, value) == 0) continue;
+        (void)ml_fail(ML_INPUT, "\"%s\" stands beside \"value\": leave one of them out", key);
+        json_decref(out);
+        out = NULL;
     }
-    if (!out) (void)ml_fail(ML_INPUT, "\"value\" is missing");
     return out;
 }
 
@@ -91,7 +148,7 @@ static json_t *from_share_gpt(const json_t *message)
 static ml_status check_weight(const json_t *weight)
 {
     double value = json_number_value(weight);
-    if (!weight || json_is_null(weight)) return ML_OK;
+    if (!weight) return ML_OK;
     if (json_is_number(weight) && (value == 0.0 || value == 1.0)) return ML_OK;
     return ml_fail(ML_INPUT, "its \"weight\" is neither 0 nor 1");
 }
@@ -131,12 +188,30 @@ static ml_status read_messages(ml_conversation *c, const json_t *object, const c
     return ML_OK;
 }
 
-/* A list, or a text that holds one, as data sets in columns have it. */
-static ml_status read_tools(ml_conversation *c, const json_t *object)
+/* ShareGPT's sets have functions without the object around them that templates expect, as
+ * LLaMA-Factory's readers put it there. */
+static ml_status wrap_tools(ml_conversation *c)
+{
+    json_t *tools = json_array(), *tool;
+    size_t i;
+    bool good = tools;
+    json_array_foreach(c->tools, i, tool)
+    {
+        const bool whole = json_object_get(tool, "type") || json_object_get(tool, "function");
+        json_t *wrapped = whole ? NULL : wrap_function(tool);
+        good = good && json_array_append_new(tools, wrapped ? wrapped : json_incref(tool)) == 0;
+    }
+    json_decref(c->tools);
+    c->tools = tools;
+    return good ? ML_OK : ml_fail(ML_RESOURCE, "out of memory: tools");
+}
+
+/* A list, or a text that holds one, as data sets in columns have it; an empty text says nothing. */
+static ml_status read_tools(ml_conversation *c, const json_t *object, bool share_gpt)
 {
     const json_t *tools = json_object_get(object, "tools");
     json_error_t error;
-    if (!tools || json_is_null(tools)) return ML_OK;
+    if (!tools || (json_is_string(tools) && !json_string_length(tools))) return ML_OK;
     if (json_is_string(tools)) {
         ml_status st = ml_json_parse(&c->tools, json_string_value(tools),
                                      (int64_t)json_string_length(tools), 0, &error);
@@ -148,7 +223,8 @@ static ml_status read_tools(ml_conversation *c, const json_t *object)
     json_t *tool;
     bool good = json_is_array(c->tools);
     json_array_foreach(c->tools, i, tool) good = good && json_is_object(tool);
-    return good ? ML_OK : ml_fail(ML_INPUT, "\"tools\" is not a list of objects");
+    if (!good) return ml_fail(ML_INPUT, "\"tools\" is not a list of objects");
+    return share_gpt ? wrap_tools(c) : ML_OK;
 }
 
 static ml_status read_variables(ml_conversation *c, const json_t *object)
@@ -156,7 +232,6 @@ static ml_status read_variables(ml_conversation *c, const json_t *object)
     static const char *const own[] = {"messages",      "conversation",          "tools",
                                       "chat_template", "add_generation_prompt", NULL};
     c->variables = json_object_get(object, "chat_template_kwargs");
-    if (json_is_null(c->variables)) c->variables = NULL;
     if (c->variables && !json_is_object(c->variables))
         return ml_fail(ML_INPUT, "\"chat_template_kwargs\" is not an object of variables");
     for (int i = 0; own[i]; i++)
@@ -165,6 +240,31 @@ static ml_status read_variables(ml_conversation *c, const json_t *object)
                            "\"chat_template_kwargs\" has \"%s\", which is no variable of its "
                            "own: the row says that, or the command does",
                            own[i]);
+    return ML_OK;
+}
+
+/* ShareGPT's column of what the system says, which goes before all messages. Where a message says
+ * it as well, LLaMA-Factory and Axolotl drop the column; which of them is meant is a guess. */
+static ml_status read_system(ml_conversation *c, const json_t *object, bool share_gpt)
+{
+    static const char role[] = "system";
+    const json_t *text = json_object_get(object, role);
+    if (!text || (json_is_string(text) && !json_string_length(text))) return ML_OK;
+    if (!share_gpt)
+        return ml_fail(ML_INPUT, "\"system\" changes what is trained and is read beside "
+                                 "\"conversations\" alone; expected the system prompt as the first "
+                                 "message");
+    if (!json_is_string(text)) return ml_fail(ML_INPUT, "\"system\" is not a text");
+    for (int64_t i = 0; i < c->count; i++)
+        if (!strcmp(ml_conversation_role(c, i), role))
+            return ml_fail(ML_INPUT,
+                           "\"system\" stands beside message %" PRId64 ", which is the system's, "
+                           "too: leave one of them out",
+                           i + 1);
+    json_t *message = json_pack("{s:s, s:O}", "role", role, "content", text);
+    if (!message || json_array_insert_new(c->messages, 0, message))
+        return ml_fail(ML_RESOURCE, "out of memory");
+    c->count++;
     return ML_OK;
 }
 
@@ -200,7 +300,8 @@ ml_status ml_conversation_read(ml_conversation *out, const json_t *object)
         st = read_messages(out, object, messages ? "messages" : "conversations");
     }
     if (st == ML_OK && !out->count) st = ml_fail(ML_INPUT, "a conversation without a message");
-    if (st == ML_OK) st = read_tools(out, object);
+    if (st == ML_OK) st = read_system(out, object, share_gpt);
+    if (st == ML_OK) st = read_tools(out, object, share_gpt);
     if (st == ML_OK) st = read_variables(out, object);
     if (st != ML_OK) ml_conversation_destroy(out);
     return st;

@@ -27,7 +27,8 @@ typedef struct ml_conversation {
 
 /* Whether the object of a line is a conversation at all: by its keys, well made or not. */
 bool ml_conversation_is(const json_t *object);
-/* ML_INPUT naming the message, from 1, and what is wrong with it. */
+/* Of an object without nulls (ml_row_drop_nulls). ML_INPUT naming the message, from 1, and what is
+ * wrong with it. */
 ml_status ml_conversation_read(ml_conversation *out, const json_t *object) ML_NODISCARD;
 void ml_conversation_destroy(ml_conversation *conversation);
 const char *ml_conversation_role(const ml_conversation *conversation, int64_t i);
@@ -123,6 +124,10 @@ ml_status ml_chat_render_text(ml_chat_renderer *renderer, const json_t *object, 
 /* The tokens of such a text, added to *ids; `dated`: whether the template wrote the date. */
 ml_status ml_chat_encode_text(ml_chat *chat, const json_t *text, bool dated,
                               const ml_chat_found *found, ml_ids *ids) ML_NODISCARD;
+/* Notes a row of which one of `count` values, some of them NULL, has null inside, and whose text
+ * has it, too. */
+void ml_chat_note_nulls(ml_chat *chat, const json_t *const *values, int64_t count, const char *text,
+                        int64_t length, int64_t line);
 ml_chat_renderer *ml_chat_get_renderer(ml_chat *chat);
 ml_chat_loss ml_chat_get_loss(const ml_chat *chat);
 

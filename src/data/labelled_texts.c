@@ -118,8 +118,9 @@ bool ml_tokenize_is_labelled(const json_t *row)
 ml_status ml_tokenize_labelled_row(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"text", "text_a", "text_b", "label", NULL};
-    static const char *const refused[] = {"prompt", "completion", "chosen", "rejected",
-                                          "labels", "messages",   "images", NULL};
+    static const char *const refused[] = {"prompt",        "completion", "chosen",
+                                          "rejected",      "labels",     "messages",
+                                          "conversations", "images",     NULL};
     static const char hint[] =
         "expected {\"text\": …, \"label\": …} or {\"text_a\": …, \"text_b\": …, \"label\": …}";
     ml_status st = ML_OK;
@@ -131,11 +132,11 @@ ml_status ml_tokenize_labelled_row(ml_tokenize_job *job, const json_t *row)
     if (!text[0] || (pair && !text[1])) return ml_tokenize_lacks(row, keys, hint);
     for (int i = 0; i < (pair ? 2 : 1); i++)
         if (!json_is_string(text[i]))
-            return ml_fail(ML_INPUT, "\"%s\" is not a string; %s",
+            return ml_fail(ML_INPUT, "\"%s\" %s; %s",
                            !pair ? "text"
                            : i   ? "text_b"
                                  : "text_a",
-                           hint);
+                           ml_tokenize_fault(text[i], "is not a string"), hint);
     const ml_slice a = {json_string_value(text[0]), (int64_t)json_string_length(text[0])},
                    b = {json_string_value(text[1]), (int64_t)json_string_length(text[1])};
     st = ml_tokenize_labelled_text(job, &a, pair ? &b : NULL, json_object_get(row, "label"));

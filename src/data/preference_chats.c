@@ -136,6 +136,11 @@ static ml_status render(ml_tokenize_job *job, const json_t *row, const char *con
     const ml_chat_found found = ml_tokenize_find_rendered(job, text);
     st = ml_chat_encode_text(chat, text, json_is_true(json_object_get(answer, "dated")), &found,
                              out);
+    const json_t *const values[] = {json_object_get(row, keys[0]), json_object_get(row, keys[i]),
+                                    json_object_get(row, "tools"),
+                                    json_object_get(row, "chat_template_kwargs")};
+    ml_chat_note_nulls(chat, values, 4, json_string_value(text), (int64_t)json_string_length(text),
+                       job->line);
 done:
     json_decref(part);
     json_decref(answer);

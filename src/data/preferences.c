@@ -53,7 +53,7 @@ static ml_status read_verdict(const json_t *row, float *out)
         return ml_fail(ML_INPUT,
                        "\"label\" %s; it says whether the answer is wanted, expected "
                        "true or false",
-                       label ? "is no truth value" : "is missing");
+                       ml_tokenize_fault(label, "is no truth value"));
     *out = json_is_true(label) ? 1.0F : 0.0F;
     return ML_OK;
 }
@@ -107,7 +107,7 @@ static ml_status encode_parts(ml_tokenize_job *job, const json_t *row, const cha
         const json_t *text = json_object_get(row, keys[i]);
         if (!json_is_string(text))
             return ml_fail(ML_INPUT, "\"%s\" %s; %s", keys[i],
-                           text ? "is not a string" : "is missing", hint);
+                           ml_tokenize_fault(text, "is not a string"), hint);
         ML_TRY(encode(job, text, i == 0, i > 0, &part[i]));
     }
 done:
@@ -119,14 +119,30 @@ static ml_status check_columns(ml_tokenize_job *job, const json_t *row, const ch
                                const char *hint)
 {
     static const char *const chats[] = {"tools", "chat_template_kwargs"};
-    static const char *const refused[] = {"completion", "text",   "messages", "label",
-                                          "images",     "chosen", "rejected", NULL};
+    static const char *const refused[] = {"completion",    "text",     "messages",
+                                          "conversations", "label",    "images",
+                                          "chosen",        "rejected", NULL};
     for (int i = 0; i < 2; i++)
-        if (json_object_get(row, chats[i]) && !json_is_null(json_object_get(row, chats[i])) &&
-            !json_is_array(json_object_get(row, keys[1])))
+        if (json_object_get(row, chats[i]) && !json_is_array(json_object_get(row, keys[1])))
             return ml_fail(ML_INPUT, "\"%s\" is of lists of messages, but the row has texts; %s",
                            chats[i], hint);
     return ml_tokenize_columns(job, row, keys, refused, hint);
+}
+
+/* Where one of them is null, the other does not become a row of another kind. */
+static ml_status check_answers(const json_t *row, const char *hint)
+{
+    static const char *const keys[] = {"chosen", "rejected"};
+    for (int i = 0; i < 2; i++)
+        if (json_is_null(json_object_get(row, keys[i])))
+            return ml_fail(ML_INPUT, "\"%s\" is null beside \"%s\"; %s", keys[i], keys[1 - i],
+                           hint);
+    if (json_is_null(json_object_get(row, "prompt")))
+        return ml_fail(ML_INPUT,
+                       "\"prompt\" is null beside two texts: leave the column out where "
+                       "the prompt is what they begin with in common; %s",
+                       hint);
+    return ML_OK;
 }
 
 ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
@@ -139,6 +155,7 @@ ml_status ml_tokenize_preference(ml_tokenize_job *job, const json_t *row)
     json_t *own = NULL;
     ml_ids part[3] = {{0}, {0}, {0}};
     ML_TRY(check_columns(job, row, keys, hint));
+    ML_TRY(check_answers(row, hint));
     ML_TRY(ml_tokenize_check_prompts(row));
     if (!json_object_get(row, "prompt") && json_object_get(row, "chosen") &&
         json_object_get(row, "rejected")) {
@@ -174,7 +191,8 @@ static ml_status take_ids(const json_t *list, const char *key, const char *hint,
 {
     ml_status st = ML_OK;
     if (!json_is_array(list))
-        return ml_fail(ML_INPUT, "\"%s\" %s; %s", key, list ? "is not a list" : "is missing", hint);
+        return ml_fail(ML_INPUT, "\"%s\" %s; %s", key, ml_tokenize_fault(list, "is not a list"),
+                       hint);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
         json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;

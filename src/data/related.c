@@ -33,7 +33,7 @@ static ml_status add_text(ml_tokenize_job *job, const json_t *text, const char *
     ml_ids whole = {0};
     uint8_t *types = NULL;
     if (!json_is_string(text))
-        return ml_fail(ML_INPUT, "\"%s\" %s; %s", key, text ? "is not a string" : "is missing",
+        return ml_fail(ML_INPUT, "\"%s\" %s; %s", key, ml_tokenize_fault(text, "is not a string"),
                        text_hint);
     job->ids.count = 0;
     ML_TRY(ml_tokenize_encode(job, json_string_value(text), (int64_t)json_string_length(text)));
@@ -55,7 +55,7 @@ static ml_status add_ids(ml_tokenize_job *job, const json_t *list, const char *k
     ml_status st = ML_OK;
     if (!json_is_array(list) || json_array_size(list) == 0)
         return ml_fail(ML_INPUT, "\"%s\" %s; %s", key,
-                       list ? "is no list of ids, or is empty" : "is missing", id_hint);
+                       ml_tokenize_fault(list, "is no list of ids, or is empty"), id_hint);
     job->ids.count = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *id = json_array_get(list, i);
@@ -102,7 +102,6 @@ static ml_status add_row(ml_tokenize_job *job, const json_t *row, const char *co
     ml_status st = ML_OK;
     const json_t *negative = json_object_get(row, keys[2]);
     bool several = is_several(negative, ids);
-    if (json_is_null(negative)) negative = NULL;
     int64_t negatives = several ? (int64_t)json_array_size(negative) : negative ? 1 : 0;
     ML_TRY(check_row(job, 2 + negatives));
     for (int i = 0; i < 2; i++) ML_TRY(add(job, json_object_get(row, keys[i]), keys[i]));
@@ -116,8 +115,9 @@ done:
 ml_status ml_tokenize_related(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"anchor", "positive", "negative", NULL};
-    static const char *const refused[] = {"prompt", "completion", "chosen", "rejected", "label",
-                                          "labels", "messages",   "images", NULL};
+    static const char *const refused[] = {"prompt", "completion", "chosen",   "rejected",
+                                          "label",  "labels",     "messages", "conversations",
+                                          "images", NULL};
     ml_status st = ml_tokenize_columns(job, row, keys, refused, text_hint);
     return st == ML_OK ? add_row(job, row, keys, false, add_text) : st;
 }

@@ -58,10 +58,15 @@ ml_status ml_rows_parse(json_t **out, const char *text, int64_t length, int64_t 
         *line += ml_max(0, error.line - 1);
         st = ml_fail_within(st, "column %d: not valid JSON", error.column);
     }
-    if (st != ML_OK || json_is_object(*out)) return st;
+    if (st != ML_OK) return st;
+    const bool object = json_is_object(*out), empty = json_object_size(*out) == 0;
+    ml_row_drop_nulls(*out);
+    if (object && (empty || json_object_size(*out) > 0)) return ML_OK;
     json_decref(*out);
     *out = NULL;
-    return ml_fail(ML_INPUT, "not a JSON object");
+    return object ? ml_fail(ML_INPUT, "every column is null: there is nothing to be read; leave "
+                                      "the row out")
+                  : ml_fail(ML_INPUT, "not a JSON object");
 }
 
 typedef struct nesting {

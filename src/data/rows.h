@@ -29,10 +29,14 @@ typedef struct ml_rows {
  * nothing. The text is read as a stream. ML_INPUT for what has no place between objects, with its
  * column but not its line. */
 ml_status ml_rows_find(ml_rows *rows, bool *more) ML_NODISCARD;
-/* The object that a text is; the caller ends it with json_decref. `line`: where the text begins,
- * moved to where it is wrong. ML_INPUT for what is not JSON or another value than an object, with
- * its column. */
+/* The object that a text is, without null columns; the caller ends it with json_decref. `line`:
+ * where the text begins, moved to where it is wrong. ML_INPUT for what is not JSON or another value
+ * than an object, with its column, and for an object in which everything is null. */
 ml_status ml_rows_parse(json_t **out, const char *text, int64_t length, int64_t *line) ML_NODISCARD;
 void ml_rows_destroy(ml_rows *rows);
+
+/* row_nulls.c: takes the columns of a row, and the members of its messages, that are null away. A
+ * null stays where the row would be one of another kind without it; its reader refuses it. */
+void ml_row_drop_nulls(json_t *row);
 
 #endif

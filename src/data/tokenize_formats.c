@@ -93,6 +93,11 @@ ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys, const ch
     return ml_fail(ML_INPUT, "%s", hint);
 }
 
+const char *ml_tokenize_fault(const json_t *value, const char *otherwise)
+{
+    return !value ? "is missing" : json_is_null(value) ? "is null" : otherwise;
+}
+
 /* Null, and no text, which files of columns have in the rows that lack a value. */
 static bool says_nothing(const json_t *value)
 {
@@ -120,8 +125,9 @@ ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const cha
 static ml_status check_text(const json_t *row, const char *key)
 {
     const json_t *value = json_object_get(row, key);
-    return !value || json_is_string(value) ? ML_OK
-                                           : ml_fail(ML_INPUT, "\"%s\" is not a string", key);
+    return !value || json_is_string(value)
+               ? ML_OK
+               : ml_fail(ML_INPUT, "\"%s\" %s", key, ml_tokenize_fault(value, "is not a string"));
 }
 
 ml_status ml_tokenize_no_chat(const ml_tokenize_job *job, const char *what)
@@ -135,9 +141,9 @@ ml_status ml_tokenize_no_chat(const ml_tokenize_job *job, const char *what)
 static ml_status emit_conversation(ml_tokenize_job *job, const json_t *row)
 {
     static const char *const keys[] = {"messages", "conversations",        "prompt", "completion",
-                                       "tools",    "chat_template_kwargs", NULL};
-    static const char *const refused[] = {"chosen", "rejected",  "label",     "images",
-                                          "system", "functions", "documents", NULL};
+                                       "tools",    "chat_template_kwargs", "system", NULL};
+    static const char *const refused[] = {"chosen",    "rejected",  "label", "images",
+                                          "functions", "documents", NULL};
     ml_status st = ML_OK;
     const uint8_t *mask;
     ml_chat *chat = job->options->chat;

@@ -140,6 +140,9 @@ ml_status ml_tokenize_rows(ml_tokenize_job *job,
  */
 ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
                               const char *const *refused, const char *hint) ML_NODISCARD;
+/* What is wrong with the value of a column: "is missing", "is null", or else as it is `otherwise`.
+ */
+const char *ml_tokenize_fault(const json_t *value, const char *otherwise);
 /* ML_INPUT with `hint` for a row that lacks its columns, and with a column that may be meant for
  * one of `keys`. */
 ml_status ml_tokenize_lacks(const json_t *row, const char *const *keys,

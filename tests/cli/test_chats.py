@@ -134,6 +134,60 @@ def test_shapes():
     check.that("3 sequences" in mixed and "1 conversations" in mixed, f"mixed lines: {mixed}")
 
 
+def test_share_gpt():
+    """What LLaMA-Factory's sets have beside ShareGPT's turns: a column of what the system says, tools as a text, functions that are called and named without an object around them."""
+    plain = [{"from": {"user": "human", "assistant": "gpt"}[each["role"]], "value": each["content"]} for each in TALK[1:4]] + [{"from": "gpt", "value": "Two"}]
+    turns = [*TALK[1:4], {"role": "assistant", "content": "Two"}]
+    look = {"name": "look", "description": "Sees", "parameters": {"type": "object", "properties": {}}}
+    calls = [{"name": "look", "arguments": {"at": "the sea", "n": 1}}, {"name": "look", "arguments": {}}]
+    functions = [{"type": "function", "function": call} for call in calls]
+    called = [plain[0], {"from": "function_call", "value": json.dumps(calls[0])}, {"from": "observation", "value": "It is."}, {"from": "function_call", "value": json.dumps(calls)}, *plain[2:]]
+    expected = [turns[0], {"role": "assistant", "tool_calls": functions[:1]}, {"role": "tool", "content": "It is."}, {"role": "assistant", "tool_calls": functions}, *turns[2:]]
+    tools = [{"type": "function", "function": look}]
+    for what, line, other in (
+        ("system", {"conversations": plain, "system": "Be brief."}, {"messages": [TALK[0], *turns]}),
+        ("system that says nothing", {"conversations": plain, "system": "", "tools": ""}, {"messages": turns}),
+        ("system null", {"conversations": plain, "system": None, "tools": None}, {"messages": turns}),
+        ("null beside a system message", {"conversations": [{"from": "system", "value": "Be brief."}, *plain], "system": None}, {"messages": [TALK[0], *turns]}),
+        ("tools as a text", {"conversations": plain, "tools": json.dumps([look]), "system": "Be brief."}, {"messages": [TALK[0], *turns], "tools": tools}),
+        ("tools with an object around", {"conversations": plain, "tools": json.dumps(tools)}, {"messages": turns, "tools": tools}),
+        ("no tools", {"conversations": plain, "tools": "[]"}, {"messages": turns, "tools": []}),
+        ("calls", {"conversations": called, "tools": [look]}, {"messages": expected, "tools": tools}),
+        ("a call without weight", {"conversations": [{**each, "weight": 0} if each["from"] == "function_call" else each for each in called]}, {"messages": [{**each, "weight": 0} if "tool_calls" in each else each for each in expected]}),
+    ):  # fmt: skip
+        for threads in ("1", "3"):
+            tokenize([other] * 5, env={"OMP_NUM_THREADS": threads})
+            wanted = content()
+            tokenize([line] * 5, env={"OMP_NUM_THREADS": threads})
+            check.that(content() == wanted, f"ShareGPT, {what}, {threads} threads: another data set than that of messages")
+    report = tokenize({"messages": turns, "tools": [look]})  # which transformers would hand on as they are
+    check.that('\n{"name": "look", "description"' in report, f"tools of messages: {report}")
+    for line, says in (
+        ({"conversations": [{"from": "system", "value": "Be long."}, *plain], "system": "Be brief."}, '"system" stands beside message 1'),
+        ({"conversations": [*plain[:2], {"from": "system", "value": "Be long."}, *plain[2:]], "system": "Be brief."}, '"system" stands beside message 3'),
+        ({"conversations": plain, "system": ["Be brief."]}, '"system" is not a text'),
+        ({"messages": turns, "system": "Be brief."}, "the system prompt as the first message"),
+        ({"prompt": turns[:3], "completion": turns[3:], "system": "Be brief."}, '"system" changes what is trained'),
+        ({"conversations": plain, "tools": "look"}, "tools"),
+        ({"conversations": plain, "tools": '{"name": "look"}'}, '"tools" is not a list of objects'),
+        ({"conversations": [plain[0], {"from": "function_call", "value": "look!"}]}, 'message 2: "value" of a function_call is no JSON'),
+        ({"conversations": [plain[0], {"from": "function_call", "value": "[]"}]}, 'message 2: "value" of a function_call is no JSON'),
+        ({"conversations": [plain[0], {"from": "function_call", "value": '{"arguments": {}}'}]}, 'message 2: "value" of a function_call is no JSON'),
+        ({"conversations": plain, "chosen": "a", "rejected": "b"}, '"conversations" changes what is trained'),
+    ):
+        check.that("in.jsonl: line 2: " in tokenize([{"messages": TALK}, line], code=3, says=says), f"{line}: refused without its line")
+    chat = ["generate", "--base", "base.h5", "--chat", "--chat-template", "chatml.json", "--precision", "fp32", "--json", "--max-new", "1", "--prompts", "share.jsonl"]
+    for line, ending in (({"conversations": plain[:1], "system": "Be brief."}, "<|im_start|>user\n Hi <|im_end|>\n<|im_start|>assistant\n"), ({"prompt": "Hi", "system": "Be brief."}, None)):
+        with open("share.jsonl", "w") as file:
+            file.write(json.dumps(line) + "\n")
+        for ranks in (0, 2):
+            done = start(*chat, ranks=ranks)
+            if ending:
+                check.that(done.returncode == 0 and not done.stderr and json.loads(done.stdout)["prompt"] == "<|im_start|>system\nBe brief.<|im_end|>\n" + ending, f"generate with system, {ranks} ranks: {done.stdout}{done.stderr}")
+            else:
+                check.that(done.returncode == 3 and 'share.jsonl:1: "system" changes' in done.stderr, f"generate of a text with system, {ranks} ranks: {done.stdout}{done.stderr}")
+
+
 def test_blanks():
     """A vocabulary whose words begin with their blank, and whose decoder takes the first one away: a blank that begins an answer is a target, and the report has all blanks."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581"]
@@ -396,7 +450,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for d in documents or [] %}### {{ d.text }}\n{% endfor %}{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_blanks, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_share_gpt, test_blanks, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()

@@ -86,6 +86,29 @@ def read(path):
     return [(tokens[a:b].tolist(), mask[a:b].tolist()) for a, b in zip(offsets, offsets[1:])]
 
 
+def fill(values):
+    """Values of one column as a table of Arrow has them: objects with the members of all of them, null where one has none. Columns of several types stay as they are."""
+    there = [value for value in values if value is not None]
+    if there and all(isinstance(value, dict) for value in there):
+        columns = {key: iter(fill([value.get(key) for value in there])) for key in dict.fromkeys(key for value in there for key in value)}
+        return [None if value is None else {key: next(column) for key, column in columns.items()} for value in values]
+    if there and all(isinstance(value, list) for value in there):
+        flat = iter(fill([one for value in there for one in value]))
+        return [None if value is None else [next(flat) for _ in value] for value in values]
+    return values
+
+
+def fill_half(conversations):
+    """Every other one of them as the datasets library writes it: with all columns and members that any has, and with those of other rows and parts."""
+    others = {"text": "", "prompt": "", "completion": "", "label": 1, "chat_template_kwargs": {}, "messages": [{"role": "user", "content": [{"type": "text", "text": "a", "image": "x"}], "name": "b"}]}
+    full = fill([*conversations, others])[:-1]
+    for conversation in full:
+        for message in conversation["messages"]:
+            if isinstance(message["content"], list):
+                message["content"] = [{**part, "image": None} for part in message["content"]]
+    return [full[i] if i % 2 else own for i, own in enumerate(conversations)]
+
+
 rendered = {}  # of the template in hand: every text is asked for several times
 
 
@@ -172,7 +195,7 @@ def real_conversations(tokenizer):
     """Plain ones, and those of them with tools, calls and thoughts that the template takes."""
     rest = COUNT // 4
     made = [each for name, count in (("plain", COUNT - 2 * rest), ("chatml", rest), ("thinks", rest)) for each in chat_cases.make_conversations(name, count)]
-    return [each for each in made if is_usable(tokenizer, each)]
+    return [each for each in fill_half(made) if is_usable(tokenizer, each)]
 
 
 def is_usable(tokenizer, conversation):
@@ -234,7 +257,7 @@ def check_tokenizer(check, kind, folder):
             continue
         tokenizer.chat_template = template
         rendered.clear()
-        conversations = chat_cases.make_conversations(name, COUNT) if name in own else real_conversations(tokenizer)
+        conversations = fill_half(chat_cases.make_conversations(name, COUNT)) if name in own else real_conversations(tokenizer)
         if conversations:
             check_template(check, name, tokenizer, conversations, folder)
         else:

@@ -95,6 +95,12 @@ static void print_example(const char *text)
 static void print_chats(const ml_chat *chat)
 {
     const ml_chat_report *r = ml_chat_figures(chat);
+    if (r->nulls)
+        ml_warn(
+            "%" PRId64 " rows have null inside of tool calls, tools, parts of a content or "
+            "variables, and the template writes it, as transformers does; where a library of "
+            "tables has filled up objects with it, take it out before; the first: line %" PRId64,
+            r->nulls, r->nulls_line);
     if (!r->conversations) { /* but maybe lists of messages in rows of preferences */
         if (r->dated) printf("the template writes the date: %s\n", r->date);
         return;

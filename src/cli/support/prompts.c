@@ -129,9 +129,9 @@ done:
 /* What a line has for the chat template beside what is said. */
 static ml_status add_variables(const json_t *line, ml_text *said)
 {
-    static const char *const keys[] = {"tools", "chat_template_kwargs"};
+    static const char *const keys[] = {"tools", "chat_template_kwargs", "system"};
     ml_status st = ML_OK;
-    for (int i = 0; st == ML_OK && i < 2; i++) {
+    for (int i = 0; st == ML_OK && i < 3; i++) {
         json_t *value = json_object_get(line, keys[i]);
         char *json =
             value ? ml_json_dump(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))
@@ -196,9 +196,16 @@ static ml_status read_adapter(prompts *p, const json_t *line, const char *path, 
 }
 
 static const char *const prompt_members[] = {"prompt", "prompt_ids", "adapter", NULL};
-static const char *const chat_members[] = {"prompt",   "prompt_ids",           "adapter",
-                                           "messages", "completion",           "conversations",
-                                           "tools",    "chat_template_kwargs", NULL};
+static const char *const chat_members[] = {
+    "prompt", "prompt_ids",           "adapter", "messages", "completion", "conversations",
+    "tools",  "chat_template_kwargs", "system",  NULL};
+
+/* NULL also where the member is null, as rows of tables have those that they lack. */
+static const json_t *find_member(const json_t *line, const char *key)
+{
+    const json_t *value = json_object_get(line, key);
+    return json_is_null(value) ? NULL : value;
+}
 
 static ml_status read_line(prompts *p, const char *bytes, int64_t length, const char *path,
                            int64_t number)
@@ -207,8 +214,7 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
     json_error_t error;
     json_t *line;
     st = ml_json_parse(&line, bytes, length, JSON_REJECT_DUPLICATES, &error);
-    const json_t *prompt = json_object_get(line, "prompt"),
-                 *ids = json_object_get(line, "prompt_ids");
+    const json_t *prompt = find_member(line, "prompt"), *ids = find_member(line, "prompt_ids");
     int64_t adapter = p->given == 1 ? 0 : -1;
     if (!line)
         st = ml_fail_within(st, "%s:%" PRId64 ": no JSON object", path, number);
@@ -223,7 +229,7 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
                      ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
                      path, number);
     else if (p->chat && json_is_string(prompt) &&
-             (json_object_get(line, "messages") || json_object_get(line, "conversations")))
+             (find_member(line, "messages") || find_member(line, "conversations")))
         st = ml_fail(ML_INPUT,
                      "%s:%" PRId64 ": a text \"prompt\" beside a list of messages: which of them "
                      "is to be answered?; leave one of them out",

@@ -15,7 +15,7 @@ ml_status unread_note(json_t **names, const json_t *line, const char *const *rea
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)line, key, value)
     {
-        if (is_one_of(read, key)) continue;
+        if (is_one_of(read, key) || json_is_null(value)) continue;
         if (!*names) *names = json_object();
         if (json_object_set_new(*names, key, json_null()))
             return ml_fail(ML_RESOURCE, "out of memory: names of members");
