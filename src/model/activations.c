@@ -188,13 +188,16 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
     if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
 }
 
-/* Of a token in the MLP's place, the same in every mode: chunks decide the order of sums. */
+/* Of a token in the MLP's place, the same in every mode: chunks decide the order of sums. Of the
+ * tp rank that holds most, the first, as below: the ranks sum over tp chunk by chunk, and would
+ * wait for each other for ever where their numbers of chunks differed. */
 static int64_t mlp_floats(const ml_model *m, bool backward)
 {
-    int64_t floats = h_width(m) + a_width(m);
-    if (!backward) return floats;
+    const ml_linear_part *part = &m->layers[0].down.part[0];
+    int64_t a = part->unit * ml_part_count(part->units, m->tp, 0), h = m->spec.gated ? 2 * a : a;
+    if (!backward) return h + a;
     bool slopes = m->dtype == ML_BF16 && !has_h_again(m, ML_ACTIVATIONS_FULL);
-    return floats + (slopes ? 0 : h_width(m)) + (m->spec.gated ? a_width(m) : 0);
+    return h + a + (slopes ? 0 : h) + (m->spec.gated ? a : 0);
 }
 
 /* Chunks are as long as the room that attention or the logits need anyway allows, and no shorter
@@ -204,13 +207,14 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
 {
     enum { LEAST_ROWS = 32, MOST_ROWS = 512, LARGE_VOCABULARY = 1 << 16, PAYING_ROWS = 256 };
     int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1, /* logits, and the slope of their cap */
-        row = (int64_t)sizeof(float) * matrices * logits_of_row(m),
+        vocab = logits_of_row(m) > 0 ? ml_part_count(m->spec.vocab, m->tp, 0) : 0,
+            row = (int64_t)sizeof(float) * matrices * vocab,
             rows = ml_max(room, (int64_t)32 << 20) / ml_max(row, 1) / LEAST_ROWS * LEAST_ROWS;
     if (m->chunk_most > 0) {
         a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
         return;
     }
-    int64_t least = logits_of_row(m) > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
+    int64_t least = vocab > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
     a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
     room = ml_max(room, a->head_chunk * row) / ((int64_t)sizeof(float) * mlp_floats(m, backward));
     a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room));

@@ -21,6 +21,16 @@ static bool ends_with(const char *text, const char *end)
     return n > m && !strcmp(text + n - m, end);
 }
 
+static ml_model_spec read_description(const char *name)
+{
+    const char *source = getenv("MPILORA_SOURCE_DIR");
+    char path[512];
+    ml_model_spec s;
+    snprintf(path, sizeof path, "%s/configs/models/%s.yaml", source ? source : ".", name);
+    if (ml_model_spec_read(&s, path) != ML_OK) fail_msg("%s", ml_error_text());
+    return s;
+}
+
 static void check_name(const ml_family_tensor *row, const char *name)
 {
     assert_true(name && ends_with(name, row->bias ? "bias" : ".weight")); /* q_bias of DeBERTa */
@@ -168,11 +178,7 @@ static void features_come_back(void **state)
 
 static void check_size(const char *name, int64_t parameters)
 {
-    const char *source = getenv("MPILORA_SOURCE_DIR");
-    char path[512];
-    ml_model_spec s;
-    snprintf(path, sizeof path, "%s/configs/models/%s.yaml", source ? source : ".", name);
-    if (ml_model_spec_read(&s, path) != ML_OK) fail_msg("%s", ml_error_text());
+    const ml_model_spec s = read_description(name);
     assert_int_equal(ml_model_parameters_total(&s), parameters);
 }
 
@@ -295,6 +301,43 @@ static void relative_terms_take_linear_memory(void **state)
     ml_model_destroy(m);
 }
 
+/* Of all ranks of tp, whatever they hold: they sum chunk by chunk. */
+static void check_chunks(const ml_model_spec *s, int tp)
+{
+    for (int64_t tokens = 1; tokens < 9000; tokens += 1 + tokens / 500) {
+        int64_t first[2];
+        for (int rank = 0; rank < tp; rank++) {
+            int64_t chunk, head_chunk;
+            ml_model *m;
+            assert_int_equal(ml_model_create(&m, s, NULL, tp, rank, ML_BF16), ML_OK);
+            ml_model_chunks(m, tokens, true, &chunk, &head_chunk);
+            if (rank == 0) first[0] = chunk, first[1] = head_chunk;
+            assert_int_equal(chunk, first[0]);
+            assert_int_equal(head_chunk, first[1]);
+            ml_model_destroy(m);
+        }
+    }
+}
+
+/* A vocabulary, or an MLP's blocks, that tp does not divide. */
+static void ranks_of_tp_have_the_same_chunks(void **state)
+{
+    (void)state;
+    ml_model_spec gpt2 = read_description("gpt2-small"), llama = read_description("tiny-llama"),
+                  blocks = llama;
+    gpt2.layers = blocks.layers = 1;
+    check_chunks(&gpt2, 2); /* 50257 tokens */
+    llama.layers = 1;       /* 257 tokens */
+    check_chunks(&llama, 2);
+    ml_dtype *formats = calloc((size_t)ml_model_formats(&blocks), sizeof *formats);
+    assert_non_null(formats);
+    for (int64_t i = 0; i < ml_model_formats(&blocks); i++) formats[i] = ML_Q8_0;
+    blocks.formats = formats;
+    blocks.mlp_width = 32L * 5;
+    check_chunks(&blocks, 2);
+    free(formats);
+}
+
 /* Encoders, without poolers and heads. */
 static void encoders_have_the_published_sizes(void **state)
 {
@@ -355,6 +398,7 @@ int main(void)
         cmocka_unit_test(slopes_of_alibi),
         cmocka_unit_test(rows_of_distances),
         cmocka_unit_test(relative_terms_take_linear_memory),
+        cmocka_unit_test(ranks_of_tp_have_the_same_chunks),
         cmocka_unit_test(descriptions_have_the_published_sizes),
         cmocka_unit_test(gpts_kin_have_the_published_sizes),
         cmocka_unit_test(encoders_have_the_published_sizes),
