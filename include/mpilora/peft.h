@@ -99,6 +99,7 @@ typedef struct ml_peft_options {
     ml_bias bias;                        /* which biases of the base train beside LoRA */
     ml_layer_ranges trainable_tokens[2]; /* tokens whose rows of the embedding, and of an untied
                                             head, train beside the method; borrowed for the call */
+    bool forward_only;                   /* nothing trains: what gradients need is not asked for */
 } ml_peft_options;
 
 /* Attaches any method; one that is two attaches both.

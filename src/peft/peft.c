@@ -84,7 +84,8 @@ ml_status ml_peft_attach(ml_peft **out, ml_model *model, ml_parameters *paramete
 ml_status ml_peft_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
                                  const ml_adapter *adapter)
 {
-    const ml_peft_options options = {.method = adapter->method, .sizes = adapter->sizes};
+    const ml_peft_options options = {
+        .method = adapter->method, .sizes = adapter->sizes, .forward_only = true};
     ml_status st = attach(out, model, parameters, &options, adapter);
     return st == ML_USAGE ? ml_fail_within(ML_INPUT, "adapter")
                           : st; /* its sizes are not the user's, but the file's */
@@ -141,10 +142,10 @@ void ml_peft_place(const ml_model *model, ml_parameters *p)
     }
 }
 
-ml_status peft_check_leaves(ml_model *model, const char *what)
+ml_status peft_check_leaves(ml_model *model, const ml_peft_options *options, const char *what)
 {
     const ml_linear *l = ml_model_linear(model, 0);
-    if (l->leaf_end - l->leaf_first == l->leaves) return ML_OK;
+    if (options->forward_only || l->leaf_end - l->leaf_first == l->leaves) return ML_OK;
     return ml_fail(
         ML_USAGE,
         "numerics is grid: %s sums over the ranks of tp in an order that depends on their "

@@ -129,7 +129,8 @@ ml_status peft_create(ml_peft **out, const peft_operations *operations, ml_model
 /* Uniform in ±1/√cols, keyed by seed, name and global place: this rank's part. */
 /* That `what` is not asked for on several ranks of tp where sums are sums of leaves: its own sums
  * are those of the ranks' shares. Local. ML_USAGE. */
-ml_status peft_check_leaves(ml_model *model, const char *what) ML_NODISCARD;
+ml_status peft_check_leaves(ml_model *model, const ml_peft_options *options,
+                            const char *what) ML_NODISCARD;
 void peft_draw_uniform(const ml_parameter *item, uint64_t seed, float *values);
 /* Normal, likewise. */
 void peft_draw_normal(const ml_parameter *item, uint64_t seed, double deviation, float *values);

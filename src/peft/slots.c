@@ -137,7 +137,7 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
             goto done;
         }
         ML_TRY(check_parts(model, i, chosen, by));
-        if (slot->partial) ML_TRY(peft_check_leaves(model, slot->name));
+        if (slot->partial) ML_TRY(peft_check_leaves(model, options, slot->name));
         slot->apart = true;
         s->slot[s->count++] = i;
         ML_TRY(ml_parameters_add(

@@ -130,13 +130,15 @@ static bool is_here(const tokens *t)
 
 static const site *either(const tokens *t) { return t->embed.layer ? &t->embed : &t->head; }
 
+/* Of rows that other ranks hold -0, which changes no number that it is added to: 0 would make 0 of
+ * a base's -0. */
 static void initialise(ml_peft *peft)
 {
     const tokens *t = peft->own;
     const site *s = either(t);
     const ml_grid *grid = ml_model_grid(peft->model);
     if (!is_here(t)) return;
-    memset(values(t), 0, (size_t)(t->count * t->width) * sizeof(float));
+    for (int64_t i = 0; i < t->count * t->width; i++) values(t)[i] = -0.0F;
     for (int64_t i = s->first; i < s->first + s->count; i++)
         read_row(t, i, s->first_row, values(t) + i * t->width);
     if (grid) ml_grid_sum_float(grid, ML_GROUP_TP, values(t), t->count * t->width);
@@ -319,7 +321,7 @@ ml_status tokens_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
     *out = NULL;
     if (adapter ? !ids : ranges->count == 0 || !ml_method_saves_modules(options->method))
         return ML_OK;
-    if (head || spec->tied_head) ML_TRY(peft_check_leaves(model, who));
+    if (head || spec->tied_head) ML_TRY(peft_check_leaves(model, options, who));
     ML_TRY(peft_create(&peft, &operations, model, parameters, options));
     tokens *t;
     ML_NEW(t, 1, ML_MEM_OTHER, "a method");

@@ -77,6 +77,32 @@ def check_blocks():
             check(own, f"llama, {dtype}", settings)
 
 
+def check_zeros():
+    """Blocks decode to -0 as well as to 0, and rows of tokens begin as what the base has, whichever rank of tp holds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        harness.make_base(folder, numerics.MODELS["llama"], "fp32")
+        harness.mpilora("import", "--init", "random", "--config", f"{folder}/model.yaml", "--quantise", "q5_0", f"{folder}/base.h5")
+        harness.make_data(folder, numerics.sequences())
+        numerics.configure(folder, {"name": "lora", "trainable_tokens": ["200-260", "1990-1999"]})
+        check(folder, "llama, q5_0, trained tokens", SHARES)
+
+
+def check_applied():
+    """What would not train on several ranks of tp is applied on them: nothing is summed there."""
+    qwen3 = "{family: qwen3, layers: 2, width: 64, mlp_width: 160, heads: 4, kv_heads: 2, head_dim: 16, vocab: 257, context: 700, qk_norm: true}"
+    for model, method in (
+        (numerics.MODELS["gpt2"], {"trainable_tokens": [3, "100-160", 200]}), (numerics.MODELS["llama"], {"trainable_head_tokens": [3, "100-160", 200]}),
+        (qwen3, {"modules_to_save": ["layers.0.attn.q_norm"]})):  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            harness.make_base(folder, model, "fp32")
+            harness.make_data(folder, numerics.sequences())
+            numerics.configure(folder, {"name": "lora", **method})
+            numerics.train(folder, "run")
+            words = ["eval", f"{folder}/run.yaml", "--adapter", f"{folder}/run/adapter.h5", "--json"]
+            one, two = harness.mpilora(*words), harness.mpilora(*words, "--set", "parallel.tp=2", ranks=2)
+            numerics.checks.that(one == two, f"eval with tp 2, {method}: {two}, expected {one}")
+
+
 # ---- objectives ------------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +168,8 @@ def check_apart(folder):
 def main():
     check_methods()
     check_blocks()
+    check_zeros()
+    check_applied()
     check_objectives("gpt2")
     with tempfile.TemporaryDirectory() as folder:
         check_together(folder)
