@@ -65,6 +65,16 @@ def check_family(folder, family, dtype):
     print(f"{family} {dtype}: base {plain:.5f}, adapter {adapted:.5f}, merged {merged:.5f}, in bf16 {rounded:.5f}, PEFT directory {peft:.5f}")
 
 
+def check_gguf(folder):
+    """A merged GGUF file is that of the base that merge writes, whose sums are rounded once."""
+    base, adapter = folder / "base.h5", folder / "run/adapter.h5"
+    for dtype, merged in (("f32", "fp32"), ("bf16", "bf16"), ("q8_0", "q8_0")):
+        call("merge", "--base", base, "--adapter", adapter, "--dtype", merged, folder / "way.h5")
+        call("export", "--format", "gguf", "--base", folder / "way.h5", folder / "way.gguf")
+        call("export", "--format", "gguf", "--base", base, "--adapter", adapter, "--merge", "--dtype", dtype, folder / "straight.gguf", contains="changed the weights" if dtype == "q8_0" else "")
+        assert (folder / "straight.gguf").read_bytes() == (folder / "way.gguf").read_bytes(), f"{folder.name}: merged as {dtype}: sums were rounded on the way"
+
+
 def check_tied_ends(folder):
     """Adapters on the head and the embedding of a tied model: each changes its own end, so the merged base is not tied; with the original it is taken off bit for bit."""
     train(folder, "llama", "fp32", targets="[q, head, embed]")
@@ -121,6 +131,8 @@ def main():
             folder = folders[family] = pathlib.Path(name) / f"{family}-{dtype}"
             folder.mkdir()
             check_family(folder, family, dtype)
+            if dtype == "bf16":  # what no block fits stays fp32 in the file of an fp32 base
+                check_gguf(folder)
         (pathlib.Path(name) / "tied").mkdir()
         check_tied_ends(pathlib.Path(name) / "tied")
         check_refusals(folders["llama"], folders["gpt2"])
