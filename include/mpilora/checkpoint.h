@@ -104,7 +104,8 @@ typedef struct ml_checkpoint_state {
     ml_checkpoint_progress progress;
     bool full;          /* method full: numbered state files */
     int64_t file_bytes; /* of tensors in one of several files at most; 0: 1 GiB for all writers
-                           together. An adapter of 1000 MiB and less is one file */
+                           together, and a small part of what one writes. An adapter of 1000 MiB
+                          and less is one file */
     const char *configuration; /* resolved, as YAML; borrowed; written only */
     int64_t identities;
     const ml_checkpoint_identity *identity; /* borrowed; written by save, compared by find */
@@ -184,12 +185,11 @@ ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_chec
                              bool *found) ML_NODISCARD;
 
 /* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank
- * (moments where allocated). Each file is hashed before HDF5 sees it.
- * Shapes: [local] floats, moments [held].
- * Ownership: `parameters` keeps its buffers.
- * Collective over the world.
- * Errors: ML_INPUT naming the tensor where names or shapes are not those of `parameters`;
- * ML_RESOURCE. */
+ * (moments where allocated), a block of rows at a time. Each file was hashed before HDF5 sees it,
+ * and is hashed again as it is read: where that fails the values are not to be used. Shapes:
+ * [local] floats, moments [held]. Ownership: `parameters` keeps its buffers. Collective over the
+ * world. Errors: ML_INPUT naming the tensor where names or shapes are not those of `parameters`, or
+ * the file where it has changed since; ML_RESOURCE. */
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid,
                              ml_parameters *parameters) ML_NODISCARD;
 
@@ -241,6 +241,14 @@ int ml_checkpoint_writers(const ml_parameters *parameters, bool full, int parts)
  * Local.
  * Errors: none. */
 int64_t ml_checkpoint_memory(const ml_parameters *parameters, bool full, int parts, int part);
+
+/* Accounted bytes (category other) that a rank holds while a checkpoint is loaded: a block of the
+ * largest tensor, of 4 MiB at most unless a row has more. `reader`: world rank 0.
+ * Shapes: bytes.
+ * Ownership: borrows `parameters`.
+ * Local.
+ * Errors: none. */
+int64_t ml_checkpoint_load_memory(const ml_parameters *parameters, bool reader);
 
 ML_END_DECLS
 

@@ -1,5 +1,5 @@
 /* HDF5 images in memory: what is written into one, and how exactly that, and nothing else, is read
- * again. */
+ * again, from memory or from a file. */
 #include "io/image.h"
 
 #include <inttypes.h>
@@ -57,17 +57,28 @@ done:
     return st;
 }
 
-ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int64_t count)
+/* Of a file on disk, which nobody writes any more: no lock, which some network file systems do not
+ * know. */
+static hid_t file_access(void)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+#if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
+    if (access >= 0) (void)H5Pset_file_locking(access, false, true);
+#endif
+    return access;
+}
+
+static ml_status open_image(ml_image **out, const char *name, const char *file,
+                            ml_image_memory memory, bool in_memory)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
     hid_t access = -1;
     ML_NEW(image, 1, ML_MEM_OTHER, "an HDF5 image");
     ml_hdf5_begin(NULL);
-    *image =
-        (ml_image){.file = -1, .memory = {(char *)(uintptr_t)bytes, count, true}, .at_work = true};
-    access = ml_image_memory_access(&image->memory, ML_IMAGE_STEP);
-    if (access >= 0) image->file = H5Fopen("image", H5F_ACC_RDONLY, access);
+    *image = (ml_image){.file = -1, .memory = memory, .at_work = true};
+    access = in_memory ? ml_image_memory_access(&image->memory, ML_IMAGE_STEP) : file_access();
+    if (access >= 0) image->file = H5Fopen(file, H5F_ACC_RDONLY, access);
     if (image->file < 0) {
         st = ml_hdf5_ran_out() ? no_image("open a file")
                                : ml_fail(ML_INPUT, "%s: is not an HDF5 file", name);
@@ -79,6 +90,19 @@ done:
     H5Pclose(access);
     ml_image_destroy(image);
     return st;
+}
+
+ml_status ml_image_open(ml_image **out, const char *name, const char *bytes, int64_t count)
+{
+    return open_image(out, name, "image", (ml_image_memory){(char *)(uintptr_t)bytes, count, true},
+                      true);
+}
+
+ml_status ml_image_open_file(ml_image **out, const char *name, int fd)
+{
+    char file[32];
+    snprintf(file, sizeof file, "/proc/self/fd/%d", fd);
+    return open_image(out, name, file, (ml_image_memory){.borrowed = true}, false);
 }
 
 hid_t ml_image_file(const ml_image *image) { return image->file; }
@@ -351,6 +375,16 @@ ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int6
     }
     *rows = (int64_t)size[0];
     *cols = (int64_t)size[1];
+    return ML_OK;
+}
+
+ml_status ml_image_get_place(hid_t dataset, int64_t bytes, int64_t *offset)
+{
+    const haddr_t place = H5Dget_offset(dataset);
+    const hsize_t size = H5Dget_storage_size(dataset);
+    if (place == HADDR_UNDEF || size > (hsize_t)bytes || place > (haddr_t)bytes - size)
+        return unreadable(ml_fail(ML_INPUT, "a matrix does not lie inside the file"));
+    *offset = (int64_t)place;
     return ML_OK;
 }
 

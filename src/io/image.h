@@ -1,8 +1,9 @@
-/* image: HDF5 files that exist in memory only. Local; an internal module.
+/* image: HDF5 files that are made in memory, and read there or where they lie. Local; an internal
+ * module.
  *
- * HDF5 never touches the disk through this module: what it builds is written by durable.c, what it
- * reads was hashed before. Matrices are contiguous little-endian fp32 datasets [rows, cols]; texts
- * are fixed-length strings; nothing carries a time stamp, so equal content is equal bytes.
+ * HDF5 never writes to the disk through this module: what it builds is written by durable.c, what
+ * it reads was hashed before. Matrices are contiguous little-endian fp32 datasets [rows, cols];
+ * texts are fixed-length strings; nothing carries a time stamp, so equal content is equal bytes.
  */
 #ifndef MPILORA_IO_IMAGE_H
 #define MPILORA_IO_IMAGE_H
@@ -22,6 +23,9 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block) 
  * naming `name` where it is no HDF5 file. */
 ml_status ml_image_open(ml_image **out, const char *name, const char *bytes,
                         int64_t count) ML_NODISCARD;
+/* The same over an open regular file, of which HDF5 reads only what it is asked for: the caller has
+ * checked its hash, and closes `fd` when he likes. */
+ml_status ml_image_open_file(ml_image **out, const char *name, int fd) ML_NODISCARD;
 hid_t ml_image_file(const ml_image *image);
 /* Closes a created image and gives its bytes: owned by `image` until it is destroyed; the user
  * block may be written by the caller. */
@@ -58,6 +62,8 @@ ml_status ml_image_get_group(hid_t where, const char *name, hid_t *group) ML_NOD
 /* Opens a matrix and tells its shape; the caller closes it. */
 ml_status ml_image_get_matrix(hid_t where, const char *name, int64_t *rows, int64_t *cols,
                               hid_t *dataset) ML_NODISCARD;
+/* Where its numbers begin in a file of so many bytes: they lie in one piece. */
+ml_status ml_image_get_place(hid_t dataset, int64_t bytes, int64_t *offset) ML_NODISCARD;
 ml_status ml_image_get_rows(hid_t dataset, int64_t first, int64_t rows, int64_t cols,
                             float *values) ML_NODISCARD;
 /* Names of a group's links, by index in name order. */

@@ -265,8 +265,10 @@ bool ml_session_choose_activations(const ml_run_config *config,
 /* What decides the memory of this session's training. */
 ml_session_shape ml_session_shape_of(const session *s);
 /* What this rank is about to account for, and has: what it allocates from now on and, in `other`,
- * what is there already. Local. */
-void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES]);
+ * what is there already. `backend` and `vector_path`: those that the session will be built with,
+ * which a checkpoint may name. Local. */
+void ml_session_predict(const session *s, const char *backend, const char *vector_path,
+                        int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* ---- the parts ----------------------------------------------------------------------------- */
 

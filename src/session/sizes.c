@@ -21,13 +21,15 @@ static int64_t saving_bytes(const ml_model *model, const ml_parameters *paramete
                   first && !full ? ml_adapter_write_bytes(parameters) : 0);
 }
 
-/* What is held for a moment while everything else is there: reading weights, or saving, on world
- * rank 0 beside the run's directory. */
+/* What is held for a moment while everything else is there: reading weights or a checkpoint, or
+ * saving, on world rank 0 beside the run's directory. */
 static int64_t transient_bytes(const ml_model *model, const ml_parameters *parameters,
                                const ml_session_shape *shape, bool writer)
 {
-    int64_t reading = ml_base_load_bytes(ml_model_slots(model), shape->threads),
-            directory = part_of(shape) == 0 ? ml_run_directory_bytes() : 0;
+    bool first = writer && part_of(shape) == 0;
+    int64_t reading = ml_max(ml_base_load_bytes(ml_model_slots(model), shape->threads),
+                             ml_checkpoint_load_memory(parameters, first)),
+            directory = first ? ml_run_directory_bytes() : 0;
     return writer ? directory + ml_max(reading, saving_bytes(model, parameters, shape)) : reading;
 }
 
@@ -126,9 +128,12 @@ bool ml_session_choose_activations(const ml_run_config *config,
     return limit == 0 || need[*mode] <= limit;
 }
 
-void ml_session_predict(const session *s, int64_t bytes[ML_MEM_CATEGORIES])
+void ml_session_predict(const session *s, const char *backend, const char *vector_path,
+                        int64_t bytes[ML_MEM_CATEGORIES])
 {
-    const ml_session_shape shape = ml_session_shape_of(s);
+    ml_session_shape shape = ml_session_shape_of(s);
+    shape.backend = backend;
+    shape.vector_path = vector_path;
     bool full = s->config->method.name == ML_METHOD_FULL;
     ml_session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
     int writers = ml_checkpoint_writers(&s->parameters, full, shape.tp * shape.pp);

@@ -127,9 +127,10 @@ static void add_beside(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])
     bytes[ML_MEM_OTHER] += ml_together_pass_bytes(t->tokens, t->sequences, t->member[0]->spec);
 }
 
-void ml_together_predict(const ml_together *t, int64_t bytes[ML_MEM_CATEGORIES])
+void ml_together_predict(const ml_together *t, const char *backend, const char *vector_path,
+                         int64_t bytes[ML_MEM_CATEGORIES])
 {
-    ml_session_predict(t->member[0], bytes);
+    ml_session_predict(t->member[0], backend, vector_path, bytes);
     add_beside(t, bytes);
 }
 

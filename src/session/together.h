@@ -27,7 +27,8 @@ ml_status ml_together_build(ml_together *together, const char *backend,
                             const char *vector_path) ML_NODISCARD;
 
 /* What ml_session_predict says, of all members. Before build. */
-void ml_together_predict(const ml_together *together, int64_t bytes[ML_MEM_CATEGORIES]);
+void ml_together_predict(const ml_together *together, const char *backend, const char *vector_path,
+                         int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What a member but the first adds to a rank, which is a writer of checkpoints; and what all of
  * them need to join their micro-batches. Local. */

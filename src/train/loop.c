@@ -173,7 +173,7 @@ static ml_status start(run *r)
     ML_TRY(run_open_directory(r, &found));
     if (run_is_finished(r)) return ML_OK;
     choose_paths(r, found, &product, &vector);
-    ml_session_predict(s, r->predicted);
+    ml_session_predict(s, product, vector, r->predicted);
     if (!found) ML_TRY(ml_grid_agree(s->grid, choose_start_tokens(r)));
     ML_TRY(ml_session_build(s, true, product, vector));
     ML_TRY(run_begin(r, found));

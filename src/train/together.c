@@ -149,7 +149,7 @@ static ml_status build(group *g)
     for (int64_t i = g->actives; i-- > 0;)
         if (g->found[g->number[i]]) chosen = i;
     choose_paths(g->active[chosen], g->found[g->number[chosen]], &product, &vector);
-    ml_together_predict(g->together, bytes);
+    ml_together_predict(g->together, product, vector, bytes);
     ML_TRY(ml_together_build(g->together, product, vector));
     ML_TRY(for_each(g, begin, bytes));
     ML_TRY(print_binding(g->session[0]));

@@ -1,28 +1,36 @@
-/* Loading: the first ranks of the world read and hash files, each another one at the same time;
- * then one after the other sends the blocks of its file to all, and each rank takes its part.
- * Every file is read once. */
+/* Loading: world rank 0 goes through each file once, from its first byte to its last, and sends
+ * what it meets of the tensors, a block of rows at a time, to all ranks, each of which takes its
+ * part.
+ *
+ * Nobody holds a file, or a tensor beside its place: HDF5 says where in the file the tensors lie,
+ * after ml_checkpoint_find has hashed all of it; then its bytes are hashed once more as they are
+ * read, so that the numbers that a run goes on with are those that the manifest vouches for. */
 #include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
 
+#include "io/hdf5_file.h"
 #include "store/checkpoint/state_file.h"
 
-static const int64_t largest_file = (int64_t)4 << 30, read_together = (int64_t)1 << 30;
-
-/* What world rank 0 knows of the checkpoint. */
-typedef struct plan {
-    int64_t step, files, readers;
-} plan;
+typedef struct place {
+    ml_state_extent extent;
+    int64_t offset; /* of its first byte in the file */
+} place;
 
 typedef struct load {
     ml_run_directory *run;
     const ml_grid *grid;
     ml_parameters *p;
-    plan plan;
-    ml_manifest_file *file; /* [plan.files] */
     float *block;
     int64_t *covered; /* values read so far, [tensor][kind] */
+
+    /* World rank 0's: the file in work. */
     char path[ML_DURABLE_PATH];
-    char *bytes; /* this rank's file in work */
-    int64_t count;
+    int fd; /* −1: none */
+    int64_t bytes;
+    ml_sha256 *hash; /* of what was read of it */
+    place *places;   /* of its tensors, in the order of the file */
+    int64_t count, capacity;
 } load;
 
 /* ---- extents ------------------------------------------------------------------------------- */
@@ -87,31 +95,37 @@ static void take_extent(const ml_state_extent *e, const ml_parameters *p, const 
         take_rows(e, p, shard->part[i].start, shard->part[i].count, values, local);
 }
 
-/* ---- blocks: sent by one rank, taken by all ------------------------------------------------ */
+/* ---- blocks: sent by world rank 0, taken by all --------------------------------------------- */
 
-/* The extent goes before its values; tensor −1: no more of this file. */
-static void announce(const load *s, int from, ml_state_extent *e)
+/* Room for the largest block, and for a piece of what lies between the tensors. */
+static int64_t block_bytes(const ml_parameters *p)
 {
-    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, e, (int64_t)sizeof *e);
+    return ml_max(ml_state_block_floats(p) * (int64_t)sizeof(float), ML_SHA256_PIECE);
 }
 
-/* The block is in s->block of rank `from`. The hashes vouch for files that our own save wrote, so
- * counting values is enough to miss none. */
-static void hand_out(load *s, int from, const ml_state_extent *e)
+/* The extent goes before its values; tensor −1: no more of them. */
+static void announce(const load *s, ml_state_extent *e)
 {
-    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, from, s->block,
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, e, (int64_t)sizeof *e);
+}
+
+/* The block is in s->block of world rank 0. The hashes vouch for files that our own save wrote, so
+ * counting values is enough to miss none. */
+static void hand_out(load *s, const ml_state_extent *e)
+{
+    ml_grid_broadcast(s->grid, ML_GROUP_WORLD, 0, s->block,
                       e->rows * e->cols * (int64_t)sizeof(float));
     s->covered[e->tensor * ML_STATE_KINDS + e->kind] += e->rows * e->cols;
     take_extent(e, s->p, s->block);
 }
 
-static void receive_blocks(load *s, int from)
+static void receive_blocks(load *s)
 {
     ml_state_extent e;
-    for (announce(s, from, &e); e.tensor >= 0; announce(s, from, &e)) hand_out(s, from, &e);
+    for (announce(s, &e); e.tensor >= 0; announce(s, &e)) hand_out(s, &e);
 }
 
-/* ---- a reader's file ----------------------------------------------------------------------- */
+/* ---- where the tensors of a file lie ------------------------------------------------------- */
 
 static int64_t find_tensor(const ml_parameters *p, const char *name)
 {
@@ -120,38 +134,21 @@ static int64_t find_tensor(const ml_parameters *p, const char *name)
     return -1;
 }
 
-static ml_status send_rows(load *s, const ml_state_extent *whole, hid_t dataset)
-{
-    ml_status st = ML_OK;
-    const ml_parameter *item = &s->p->items[whole->tensor];
-    int64_t most = ml_state_block_rows(item->rows, item->cols);
-    for (int64_t at = 0; at < whole->rows; at += most) {
-        ml_state_extent e = *whole;
-        e.first_row += at;
-        e.rows = ml_min(most, whole->rows - at);
-        ML_TRY(ml_image_get_rows(dataset, at, e.rows, e.cols, s->block));
-        announce(s, ml_grid_rank(s->grid), &e);
-        hand_out(s, ml_grid_rank(s->grid), &e);
-    }
-done:
-    return st;
-}
-
-static ml_status send_dataset(load *s, hid_t group, int64_t kind, char *name)
+static ml_status note_dataset(load *s, hid_t group, int64_t kind, char *name)
 {
     ml_status st = ML_OK;
     hid_t dataset = -1;
     int64_t rows, cols, all[2];
-    ml_state_extent e = {.kind = kind};
+    place found = {.extent.kind = kind};
     ML_TRY(ml_image_get_matrix(group, name, &rows, &cols, &dataset));
     ml_state_cut_name(name);
-    e.tensor = find_tensor(s->p, name);
-    if (e.tensor < 0) {
+    found.extent.tensor = find_tensor(s->p, name);
+    if (found.extent.tensor < 0) {
         st = ml_fail(ML_INPUT, "this run does not train it, the checkpoint has it");
         goto done;
     }
-    ML_TRY(ml_state_extent_read(dataset, rows, cols, &e, all));
-    const ml_parameter *item = &s->p->items[e.tensor];
+    ML_TRY(ml_state_extent_read(dataset, rows, cols, &found.extent, all));
+    const ml_parameter *item = &s->p->items[found.extent.tensor];
     if (all[0] != item->rows || all[1] != item->cols) {
         st = ml_fail(ML_INPUT,
                      "the checkpoint has %" PRId64 " × %" PRId64 ", this run has %" PRId64
@@ -159,13 +156,15 @@ static ml_status send_dataset(load *s, hid_t group, int64_t kind, char *name)
                      all[0], all[1], item->rows, item->cols);
         goto done;
     }
-    ML_TRY(send_rows(s, &e, dataset));
+    ML_TRY(ml_image_get_place(dataset, s->bytes, &found.offset));
+    ML_GROW(s->places, s->count, s->capacity, ML_MEM_OTHER, "the places of a checkpoint's tensors");
+    s->places[s->count++] = found;
 done:
     if (dataset >= 0) H5Dclose(dataset);
     return st;
 }
 
-static ml_status send_group(load *s, hid_t file, int64_t kind)
+static ml_status note_group(load *s, hid_t file, int64_t kind)
 {
     ml_status st = ML_OK;
     int64_t links;
@@ -175,7 +174,7 @@ static ml_status send_group(load *s, hid_t file, int64_t kind)
     ML_TRY(ml_image_links(group, &links));
     for (int64_t i = 0; i < links; i++) {
         ML_TRY(ml_image_link(group, i, name, sizeof name));
-        st = send_dataset(s, group, kind, name);
+        st = note_dataset(s, group, kind, name);
         if (st != ML_OK) {
             st = ml_fail_within(st, "%s/%s", ml_state_kind[kind], name);
             goto done;
@@ -186,84 +185,135 @@ done:
     return st;
 }
 
-/* The file that read_file has in memory. */
-static ml_status send_file(load *s)
+static int by_offset(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static ml_status find_places(load *s)
 {
     ml_status st = ML_OK;
     ml_image *image = NULL;
-    ml_state_extent end = {.tensor = -1};
-    ML_TRY(ml_image_open(&image, s->path, s->bytes, s->count));
+    ML_TRY(ml_image_open_file(&image, s->path, s->fd));
     for (int64_t kind = 0; kind < ML_STATE_KINDS; kind++) {
-        st = send_group(s, ml_image_file(image), kind);
+        st = note_group(s, ml_image_file(image), kind);
         if (st != ML_OK) {
             st = ml_fail_within(st, "%s", s->path);
             goto done;
         }
     }
+    if (s->count > 0) qsort(s->places, (size_t)s->count, sizeof *s->places, by_offset);
 done:
     ml_image_destroy(image);
-    announce(s, ml_grid_rank(s->grid), &end); /* also after a fault: the others wait for it */
     return st;
 }
 
-static ml_status read_file(load *s, const ml_manifest_file *file)
+/* ---- a file, from its first byte to its last ----------------------------------------------- */
+
+static ml_status read_on(load *s, int64_t *at, int64_t bytes)
+{
+    ml_status st = ml_file_read(s->fd, s->path, s->block, bytes, *at);
+    if (st == ML_OK) ml_sha256_add(s->hash, s->block, (size_t)bytes);
+    *at += bytes;
+    return st;
+}
+
+/* What HDF5 has between the tensors. */
+static ml_status pass_over(load *s, int64_t *at, int64_t to)
 {
     ml_status st = ML_OK;
-    char hash[ML_SHA256_HEX];
-    ML_TRY(ml_step_path(s->run, s->plan.step, file->name, s->path));
-    ML_TRY(ml_durable_read(s->path, largest_file, &s->bytes, &s->count));
-    ml_sha256_of(s->bytes, (size_t)s->count, hash);
-    if (strcmp(hash, file->sha256) != 0)
+    while (*at < to) ML_TRY(read_on(s, at, ml_min(to - *at, ML_SHA256_PIECE)));
+done:
+    return st;
+}
+
+static ml_status send_tensor(load *s, const place *from, int64_t *at)
+{
+    ml_status st = ML_OK;
+    ml_state_extent e = from->extent;
+    int64_t end = e.first_row + e.rows, most = ml_state_block_rows(e.rows, e.cols);
+    if (from->offset < *at)
+        return ml_fail(ML_INPUT, "%s: its tensors lie one over the other", s->path);
+    ML_TRY(pass_over(s, at, from->offset));
+    for (; e.first_row < end; e.first_row += most) {
+        e.rows = ml_min(most, end - e.first_row);
+        ML_TRY(read_on(s, at, e.rows * e.cols * (int64_t)sizeof(float)));
+        announce(s, &e);
+        hand_out(s, &e);
+    }
+done:
+    return st;
+}
+
+static ml_status open_file(load *s, int64_t step, const ml_manifest_file *file)
+{
+    ml_status st = ML_OK;
+    ML_TRY(ml_step_path(s->run, step, file->name, s->path));
+    ML_TRY(ml_open_regular(s->path, &s->fd, &s->bytes));
+    ML_TRY(find_places(s));
+    ML_TRY(ml_sha256_create(&s->hash));
+done:
+    return st;
+}
+
+static void close_file(load *s)
+{
+    ml_sha256_destroy(s->hash);
+    s->hash = NULL;
+    if (s->fd >= 0) (void)close(s->fd);
+    s->fd = -1;
+    s->count = 0;
+}
+
+static ml_status send_file(load *s, int64_t step, const ml_manifest_file *file)
+{
+    ml_status st = ML_OK;
+    char found[ML_SHA256_HEX];
+    int64_t at = 0;
+    ML_TRY(open_file(s, step, file));
+    for (int64_t i = 0; i < s->count; i++) ML_TRY(send_tensor(s, &s->places[i], &at));
+    ML_TRY(pass_over(s, &at, s->bytes));
+    ml_sha256_finish(s->hash, found);
+    s->hash = NULL;
+    if (strcmp(found, file->sha256) != 0)
         st = ml_fail(ML_INPUT, "%s: has changed since its SHA-256 was checked", s->path);
 done:
-    return st;
-}
-
-/* One file for each reader, from file `first` on. */
-static ml_status load_round(load *s, int64_t first)
-{
-    ml_status st = ML_OK;
-    int64_t rank = ml_grid_rank(s->grid), files = ml_min(s->plan.readers, s->plan.files - first);
-    ML_TRY(ml_grid_agree(s->grid, rank < files ? read_file(s, &s->file[first + rank]) : ML_OK));
-    for (int reader = 0; reader < files; reader++) {
-        if (rank == reader)
-            st = send_file(s);
-        else
-            receive_blocks(s, reader);
-    }
-    ML_TRY(ml_grid_agree(s->grid, st));
-done:
-    ml_memory_free(s->bytes);
-    s->bytes = NULL;
+    close_file(s);
     return st;
 }
 
 /* ---- all of it ----------------------------------------------------------------------------- */
 
-/* As many readers as there are tp ranks, which all may lie on one node: their files together stay
- * below a bound. */
-static ml_status make_plan(load *s)
+static ml_status send_files(load *s)
 {
-    int64_t largest = 1;
+    ml_status st = ML_OK;
     const json_t *manifest = s->run->chosen;
     if (!manifest)
         return ml_fail(ML_INTERNAL, "ml_checkpoint_load before ml_checkpoint_find found anything");
-    s->plan.step = json_integer_value(json_object_get(manifest, "step"));
-    s->plan.files = ml_manifest_files(manifest);
-    for (int64_t i = 0; i < s->plan.files; i++)
-        largest = ml_max(largest, ml_manifest_file_at(manifest, i).bytes);
-    s->plan.readers = ml_max(1, ml_min(ml_grid_tp(s->grid), read_together / largest));
-    return ML_OK;
+    int64_t step = json_integer_value(json_object_get(manifest, "step"));
+    for (int64_t i = 0; i < ml_manifest_files(manifest); i++) {
+        const ml_manifest_file file = ml_manifest_file_at(manifest, i);
+        ML_TRY(send_file(s, step, &file));
+    }
+done:
+    return st;
 }
 
 static ml_status make_room(load *s)
 {
     ml_status st = ML_OK;
-    ML_NEW(s->file, s->plan.files, ML_MEM_OTHER, "the files of a checkpoint");
-    ML_NEW(s->block, ml_state_block_floats(s->p), ML_MEM_OTHER, "a checkpoint's block");
+    ML_NEW(s->block, block_bytes(s->p) / (int64_t)sizeof *s->block, ML_MEM_OTHER,
+           "a checkpoint's block");
     ML_NEW(s->covered, s->p->count * ML_STATE_KINDS, ML_MEM_OTHER, "values read");
 done:
     return st;
+}
+
+int64_t ml_checkpoint_load_memory(const ml_parameters *p, bool reader)
+{
+    int64_t tensors = p->count * ML_STATE_KINDS;
+    return block_bytes(p) + tensors * (int64_t)(sizeof(int64_t) + (reader ? sizeof(place) : 0));
 }
 
 static ml_status check_complete(const load *s)
@@ -300,18 +350,19 @@ ml_status ml_checkpoint_choose(ml_run_directory *run, const ml_grid *grid, int64
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid, ml_parameters *parameters)
 {
     ml_status st = ML_OK;
-    load s = {.run = run, .grid = grid, .p = parameters};
-    bool first = ml_grid_rank(grid) == 0;
-    ML_TRY(ml_grid_agree(grid, first ? make_plan(&s) : ML_OK));
-    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, &s.plan, (int64_t)sizeof s.plan);
+    load s = {.run = run, .grid = grid, .p = parameters, .fd = -1};
+    ml_state_extent end = {.tensor = -1};
     ML_TRY(ml_grid_agree(grid, make_room(&s)));
-    for (int64_t i = 0; first && i < s.plan.files; i++)
-        s.file[i] = ml_manifest_file_at(run->chosen, i);
-    ml_grid_broadcast(grid, ML_GROUP_WORLD, 0, s.file, s.plan.files * (int64_t)sizeof *s.file);
-    for (int64_t i = 0; i < s.plan.files; i += s.plan.readers) ML_TRY(load_round(&s, i));
+    if (ml_grid_rank(grid) == 0) {
+        st = send_files(&s);
+        announce(&s, &end); /* also after a fault: the others wait for it */
+    } else {
+        receive_blocks(&s);
+    }
+    ML_TRY(ml_grid_agree(grid, st));
     ML_TRY(check_complete(&s)); /* all ranks have counted the same */
 done:
-    ml_memory_free(s.file);
+    ml_memory_free(s.places);
     ml_memory_free(s.block);
     ml_memory_free(s.covered);
     return st;

@@ -8,7 +8,7 @@
 
 /* ---- kinds and blocks ---------------------------------------------------------------------- */
 
-static const int64_t block_floats = (32 << 20) / 4;
+static const int64_t block_floats = (4 << 20) / 4;
 
 const char *const ml_state_kind[ML_STATE_KINDS] = {"value", "moment1", "moment2"};
 

@@ -123,11 +123,15 @@ done:
 
 /* ---- files --------------------------------------------------------------------------------- */
 
-/* The writers of one node, which may be all of them, hold at most 1 GiB of images together. */
-static int64_t usual_limit(int tp)
+/* Bytes of tensors in one file, whose image a writer holds beside its state: a small part of what
+ * it writes, as long as that is no clutter of little files; and the writers of one node, which may
+ * be all of them, hold at most 1 GiB of images together. */
+static int64_t usual_limit(const ml_parameters *p, int tp)
 {
-    static const int64_t together = (int64_t)1 << 30, least = 1 << 20;
-    return ml_max(least, together / ml_max(2, tp));
+    enum { FILES = 32 };
+    static const int64_t together = (int64_t)1 << 30, little = 8 << 20, least = 1 << 20;
+    int64_t part = ml_round_up(ml_checkpoint_bytes(p->local) / FILES, ML_IMAGE_STEP);
+    return ml_max(least, ml_min(ml_max(little, part), together / ml_max(2, tp)));
 }
 
 int64_t ml_state_shards_memory(const ml_parameters *p, int tp, int tp_rank)
@@ -135,7 +139,7 @@ int64_t ml_state_shards_memory(const ml_parameters *p, int tp, int tp_rank)
     int64_t largest = 0, offset;
     ml_state_extent e;
     bool opens;
-    extent_walk w = {.p = p, .replicated = tp_rank == 0, .limit = usual_limit(tp)};
+    extent_walk w = {.p = p, .replicated = tp_rank == 0, .limit = usual_limit(p, tp)};
     for (extent_walk before = w; next_extent(&w, &e, &offset, &opens); before = w)
         if (opens) largest = ml_max(largest, file_bytes(before));
     return largest ? ml_round_up(largest, ML_IMAGE_STEP) + ML_SHA256_PIECE : 0;
@@ -153,7 +157,8 @@ typedef struct own_files {
 
 static extent_walk start_walk(const own_files *o)
 {
-    int64_t limit = o->state->file_bytes ? o->state->file_bytes : usual_limit(ml_grid_tp(o->grid));
+    int64_t limit =
+        o->state->file_bytes ? o->state->file_bytes : usual_limit(o->p, ml_grid_tp(o->grid));
     return (extent_walk){.p = o->p, .replicated = ml_grid_tp_rank(o->grid) == 0, .limit = limit};
 }
 
