@@ -34,7 +34,8 @@ static ml_session_shape shape_of(const ml_plan *plan, const plan_source *s, cons
                               ml_run_config_contrasts(c) ? c->batch.sequences : 0,
                               unit,
                               plan->cp,
-                              ml_shares_unit(c)};
+                              ml_shares_unit(c),
+                              plan->dp * plan->cp};
 }
 
 static ml_status attach(const ml_plan *plan, ml_peft **peft, ml_model *model,
@@ -242,7 +243,7 @@ static ml_status size_up(const ml_plan *plan, const plan_source *s, sizing *z, m
  * measured with Open MPI 4.1.4, in shared memory. */
 static int64_t launched_bytes(const ml_plan *plan)
 {
-    static const int64_t measured = 5500000;
+    static const int64_t measured = 2300000;
     return plan->ranks > 1 ? measured : 0;
 }
 

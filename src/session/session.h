@@ -239,6 +239,7 @@ typedef struct ml_session_shape {
     int64_t contrasted, unit; /* rows of a step whose vectors are compared, else 0; texts of one */
     int cp;                   /* ranks that share the tokens out */
     int64_t together;         /* of which so many stay together */
+    int replicas;             /* ranks that sum the same gradients: dp · cp */
 } ml_session_shape;
 
 /* Adds the bytes that training will account for on world rank 0 (another rank holds no more), by

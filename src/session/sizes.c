@@ -85,7 +85,8 @@ ml_session_shape ml_session_shape_of(const session *s)
         ml_run_config_contrasts(c) ? c->batch.sequences : 0,
         ml_session_unit(s),
         ml_grid_cp(s->grid),
-        ml_shares_unit(c)};
+        ml_shares_unit(c),
+        ml_grid_dp(s->grid) * ml_grid_cp(s->grid)};
 }
 
 /* What a process has resident of the vectors of the node's other ranks: of gradients, and of a tp
@@ -94,10 +95,15 @@ ml_session_shape ml_session_shape_of(const session *s)
 static int64_t mapped_bytes(const ml_parameters *parameters, const ml_session_shape *shape)
 {
     int64_t own = ml_shares_tokens(shape->cp, shape->together, shape->tokens, shape->sequences);
-    int together = (int)ml_min(shape->tp, shape->node_ranks);
-    return ml_grid_mapped_bytes(shape->node_ranks, parameters->local) +
+    int together = (int)ml_min(shape->tp, shape->node_ranks),
+        replicas = (int)ml_min(shape->replicas, ml_max(1, shape->node_ranks / shape->tp));
+    return ml_grid_mapped_bytes(replicas, parameters->local) +
            3 * ml_grid_mapped_bytes(together, own * shape->spec->width) / 2;
 }
+
+/* What a run touches of the libraries and of the program itself beyond what is there before its
+ * first step: measured with HDF5 1.10.8 and native products. */
+static const int64_t touched_bytes = 1600000;
 
 void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
                       const ml_session_shape *shape, int64_t need[ML_ACTIVATION_MODES])
@@ -109,7 +115,7 @@ void ml_session_needs(ml_model *model, const ml_peft *peft, const ml_parameters 
         ml_model_set_activations(model, (ml_activation_mode)mode, 0);
         ml_session_bytes(model, peft, parameters, shape, bytes);
         need[mode] = ml_memory_current(ML_MEM_OTHER) + ml_max(0, beside - accounted) +
-                     mapped_bytes(parameters, shape);
+                     touched_bytes + mapped_bytes(parameters, shape);
         for (int c = 0; c < ML_MEM_CATEGORIES; c++) need[mode] += bytes[c];
     }
 }
