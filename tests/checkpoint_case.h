@@ -101,7 +101,7 @@ static inline int64_t case_differences(const ml_parameters *p)
 }
 
 static const ml_checkpoint_identity case_identity[] = {
-    {"base", "0123abcd"}, {"method.rank", "8"}, {"run.seed", "1"}};
+    {"base", "0123abcd", NULL}, {"method.rank", "8", NULL}, {"run.seed", "1", NULL}};
 
 static ml_checkpoint_state case_state(int64_t step)
 {

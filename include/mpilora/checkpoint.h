@@ -75,10 +75,10 @@ typedef struct ml_checkpoint_progress {
         vector_path[ML_PATH_NAME]; /* kernels of the run: a resumed run takes them again */
 } ml_checkpoint_progress;
 
-/* What must be the same when a run is resumed: "base" → its hash, "method.rank" → "8", …. Borrowed
- * strings. */
+/* What must be the same when a run is resumed: "base" → its hash, "method.rank" → "8", …; `before`:
+ * what an earlier version wrote for the same value, NULL: nothing else. Borrowed strings. */
 typedef struct ml_checkpoint_identity {
-    const char *key, *value;
+    const char *key, *value, *before;
 } ml_checkpoint_identity;
 
 /* A key of the identity that a start changed, because it was asked to, after `step` steps. */

@@ -19,8 +19,8 @@ static const char *const numerics[] = {"fast", "grid", NULL};
 static const char *const objectives[] = {"sft",    "dpo",         "ipo",    "cpo",      "simpo",
                                          "orpo",   "kto",         "reward", "classify", "regress",
                                          "tokens", "contrastive", "mlm",    NULL};
-static const char *const pair_orders[] = {"mixed", "blocks", NULL};
-static const char *const poolings[] = {"base", "mean", "cls", "last", NULL};
+const char *const pair_order_words[] = {"mixed", "blocks", NULL};
+const char *const pooling_words[] = {"base", "mean", "cls", "last", NULL};
 static const char *const pair_losses[] = {"sigmoid",
                                           "hinge",
                                           "ipo",
@@ -356,7 +356,7 @@ const key run_keys[] = {
     {.path = "objective.pair_order",
      .kind = KEY_CHOICE,
      .offset = AT(objective.pair_order),
-     .choices = pair_orders,
+     .choices = pair_order_words,
      .about = "Of `kto` on pairs: `mixed`, each chosen answer and its rejected one, or `blocks`, a "
               "thousand chosen answers and then their rejected ones, which is TRL's order."},
     {.path = "objective.mask_probability",
@@ -401,7 +401,7 @@ const key run_keys[] = {
     {.path = "objective.pooling",
      .kind = KEY_CHOICE,
      .offset = AT(objective.pooling),
-     .choices = poolings,
+     .choices = pooling_words,
      .about =
          "Of `contrastive`: how the states of a text's tokens become its vector: their `mean`, "
          "the first one (`cls`), the `last` one, or as the directory says that the `base` "

@@ -115,6 +115,8 @@ bool duration_read(const char *text, double *seconds);
 /* run_keys.c: of run configurations */
 extern const key run_keys[];
 extern const char *const prefix_init_words[]; /* in the order of ml_prefix_init; NULL-ended */
+extern const char *const pair_order_words[];  /* of ml_pair_order, likewise */
+extern const char *const pooling_words[];     /* of ml_pooling, likewise */
 extern const char *const schedule_words[];    /* of ml_schedule, likewise */
 
 /* methods.c: in the order of ml_method */

@@ -125,6 +125,7 @@ void ml_image_destroy(ml_image *image)
 {
     if (!image) return;
     if (image->file >= 0) H5Fclose(image->file);
+    if (!image->memory.bytes) (void)H5garbage_collect(); /* what HDF5 would keep for other files */
     is_done(image);
     if (!image->memory.borrowed) ml_memory_free(image->memory.bytes);
     ml_memory_free(image);

@@ -9,6 +9,7 @@ static const char *add(run *r, const char *key)
     ml_checkpoint_identity *pair = &r->identity[r->identities];
     pair->key = key;
     pair->value = r->identity_text[r->identities];
+    pair->before = NULL;
     return pair->value;
 }
 
@@ -18,6 +19,19 @@ static const char *add(run *r, const char *key)
         snprintf(r->identity_text[r->identities], sizeof r->identity_text[0], __VA_ARGS__); \
         r->identities++;                                                                    \
     } while (0)
+
+/* A choice by its word; checkpoints of earlier versions name it by its number. */
+static void add_choice(run *r, const char *key, const char *word, int number)
+{
+    static const char *const numbers[] = {"0", "1", "2", "3"};
+    ADD(key, "%s", word);
+    r->identity[r->identities - 1].before = numbers[number];
+}
+
+static void add_switch(run *r, const char *key, bool on)
+{
+    add_choice(r, key, on ? "true" : "false", on);
+}
 
 static void add_lora(run *r)
 {
@@ -207,19 +221,21 @@ ml_status describe_identity(run *r)
         ADD("objective.desirable_weight", "%.17g", c->objective.desirable_weight);
         ADD("objective.undesirable_weight", "%.17g", c->objective.undesirable_weight);
         if (c->objective.name == ML_OBJECTIVE_KTO)
-            ADD("objective.pair_order", "%d", (int)c->objective.pair_order);
+            add_choice(r, "objective.pair_order", pair_order_words[c->objective.pair_order],
+                       (int)c->objective.pair_order);
     }
     if (ml_run_config_masks(c)) {
         ADD("objective.mask_probability", "%.17g", c->objective.mask_probability);
         ADD("objective.mask_replace", "%.17g", c->objective.mask_replace);
         ADD("objective.random_replace", "%.17g", c->objective.random_replace);
-        ADD("objective.whole_words", "%d", (int)c->objective.whole_words);
+        add_switch(r, "objective.whole_words", c->objective.whole_words);
         ADD("objective.mask_token", "%" PRId64, c->objective.mask_token);
     }
     if (ml_run_config_contrasts(c)) {
         ADD("objective.temperature", "%.17g", c->objective.temperature);
-        ADD("objective.pooling", "%d", (int)r->session.pooling);
-        ADD("objective.normalise", "%d", (int)c->objective.normalise);
+        add_choice(r, "objective.pooling", pooling_words[r->session.pooling],
+                   (int)r->session.pooling);
+        add_switch(r, "objective.normalise", c->objective.normalise);
     }
     ADD("data.max_len", "%" PRId64, r->session.max_len);
     ADD("data.shuffle", "%s", c->data.shuffle ? "true" : "false");

@@ -209,6 +209,7 @@ static ml_status note_step(run *r, const step_result *result)
     waits_add(r);
     for (int p = 0; p < ML_PHASES; p++) r->phase[p] += result->phase[p];
     r->piped_bytes += result->piped_bytes;
+    r->gathered_bytes += result->gathered_bytes;
     r->reduction = result->reduction;
     progress_step(r, result);
     r->line = metrics_step(r, result);

@@ -52,9 +52,9 @@ typedef struct run {
     double loss_first, loss_last, valid_loss; /* NaN: not known */
     double seconds;                           /* in steps of this start, as are the next two */
     double phase[ML_PHASES];
-    rank_waits waits;     /* also of this start */
-    int64_t timed_tokens; /* in steps of this start */
-    int64_t piped_bytes;  /* in steps of this start */
+    rank_waits waits;                    /* also of this start */
+    int64_t timed_tokens;                /* in steps of this start */
+    int64_t piped_bytes, gathered_bytes; /* in steps of this start */
     ml_reduction reduction;
     int64_t checkpoint_bytes;
     int64_t saves; /* of this start, as are the next two */

@@ -155,6 +155,8 @@ static json_t *describe(const run *r, const memory_figures *memory,
                         json_integer(r->reduction.passed_bytes));
     json_object_set_new(o, "piped_bytes_per_step",
                         number((double)r->piped_bytes / (double)(r->step - r->first_step)));
+    json_object_set_new(o, "gathered_bytes_per_step",
+                        number((double)r->gathered_bytes / (double)(r->step - r->first_step)));
     json_object_set_new(o, "checkpoint_bytes", json_integer(r->checkpoint_bytes));
     json_object_set_new(o, "saves", json_integer(r->saves));
     json_object_set_new(o, "save_seconds", number(r->save_seconds));

@@ -157,6 +157,8 @@ def check_halves(folder):
     checks.that(abs(2 * kept[2] / kept[1] - 1) < 0.01, f"kept for backward: {kept}")
     gathered = 3 * 4 * LAYERS * 2 * 16 * (4 * 400 // 2)  # floats of a key and a value of 2 heads of 8, of half of the tokens
     checks.that(harness.read_metrics(f"{folder}/even-2")[0]["gathered_bytes"] == gathered, f"{harness.read_metrics(f'{folder}/even-2')}, expected {gathered} gathered bytes")
+    summary = harness.read_summary(f"{folder}/even-2")
+    checks.that(summary["gathered_bytes_per_step"] == gathered, f"summary.json has {summary['gathered_bytes_per_step']} gathered bytes a step, expected {gathered}")
 
 
 def check_ranks_unsaid(folder):

@@ -76,6 +76,29 @@ static void adapter_file_comes_back(void **state)
     ml_adapter_destroy(&adapter);
 }
 
+/* Reading holds the adapter and a piece of its file, no copy of that. */
+static void reading_holds_no_copy(void **state)
+{
+    (void)state;
+    enum { ROWS = 2000, COLS = 500 };
+    static const int64_t values = (int64_t)sizeof(float) * ROWS * COLS;
+    ml_adapter read = {0}, adapter = {.method = ML_METHOD_BITFIT};
+    float *value;
+    assert_int_equal(ml_adapter_add_tensor(&adapter, "large", ROWS, COLS, &value), ML_OK);
+    for (int64_t i = 0; i < (int64_t)ROWS * COLS; i++) value[i] = (float)i;
+    assert_int_equal(ml_adapter_write(&adapter, file), ML_OK);
+    /* Up to the peak, so that it moves with what the reading takes. */
+    int64_t peak = ml_memory_peak(ML_MEM_OTHER);
+    void *ballast =
+        ml_memory_alloc(peak - ml_memory_current(ML_MEM_OTHER), 1, ML_MEM_OTHER, "ballast");
+    assert_int_equal(ml_adapter_read_file(&read, file), ML_OK);
+    assert_true(ml_memory_peak(ML_MEM_OTHER) - peak < values + 2 * ML_SHA256_PIECE);
+    assert_memory_equal(read.tensors[0].value, value, (size_t)values);
+    ml_memory_free(ballast);
+    ml_adapter_destroy(&read);
+    ml_adapter_destroy(&adapter);
+}
+
 static void a_damaged_file_is_refused(void **state)
 {
     (void)state;
@@ -517,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CASE(adapter_file_comes_back),
         CASE(a_damaged_file_is_refused),
+        CASE(reading_holds_no_copy),
         CASE(shapes_and_values_are_checked),
         CASE(peft_directory_comes_back),
         CASE(magnitudes_come_back),

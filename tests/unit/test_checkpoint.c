@@ -313,6 +313,25 @@ static void another_identity_is_refused(void **state)
     assert_int_equal(find(f), 1); /* nothing was moved */
 }
 
+/* A value that an earlier version wrote otherwise is the same; another one is named by its word. */
+static void what_an_earlier_version_wrote_is_the_same(void **state)
+{
+    fixture *f = *state;
+    ml_checkpoint_identity other[3];
+    ml_checkpoint_state asked = case_state(0);
+    bool found;
+    save(f, 1);
+    memcpy(other, case_identity, sizeof other);
+    other[1].value = "eight";
+    other[1].before = "8";
+    asked.identity = other;
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_OK);
+    assert_true(found);
+    other[1].before = "7";
+    assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_USAGE);
+    assert_non_null(strstr(ml_error_text(), "method.rank: eight here"));
+}
+
 static void a_foreign_checkpoint_steps_aside(void **state)
 {
     fixture *f = *state;
@@ -590,6 +609,7 @@ int main(int argc, char **argv)
         CASE(fresh_sets_the_old_aside),
         CASE(leftovers_of_a_killed_save_are_removed),
         CASE(another_identity_is_refused),
+        CASE(what_an_earlier_version_wrote_is_the_same),
         CASE(a_foreign_checkpoint_steps_aside),
         CASE(other_tensors_are_refused_by_name),
         CASE(the_same_step_again_keeps_the_state),

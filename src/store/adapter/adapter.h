@@ -25,6 +25,17 @@ ml_status ml_adapter_check_base(const ml_adapter *adapter, const char *source_ha
  * the pairs into the model's order. */
 ml_status ml_adapter_check(ml_adapter *adapter, const ml_model_spec *spec) ML_NODISCARD;
 
+/* ---- adapter.h5 ---------------------------------------------------------------------------- */
+
+enum { ML_ADAPTER_BLOCK = 512 }; /* bytes before HDF5's */
+
+/* Fills the first block (zeros until then) of a file whose bytes behind it have this hash. */
+void ml_adapter_seal_make(char block[ML_ADAPTER_BLOCK], const char *hash);
+/* Checks it of the open file `fd` of `count` bytes, which is read once; `whole` gets the hash of
+ * all its bytes. ML_INPUT naming `path`. */
+ml_status ml_adapter_seal_check(int fd, const char *path, int64_t count,
+                                char whole[ML_SHA256_HEX]) ML_NODISCARD;
+
 ml_status ml_adapter_read_file(ml_adapter *out, const char *path) ML_NODISCARD;
 ml_status ml_adapter_read_peft(ml_adapter *out, const char *directory, const ml_model_spec *spec,
                                ml_base *base) ML_NODISCARD; /* NULL: no base at hand */

@@ -1,5 +1,5 @@
 /* adapter.h5: an HDF5 file behind a block of 512 bytes that holds the SHA-256 of the rest, checked
- * before HDF5 sees a byte.
+ * before HDF5 sees a byte; its numbers go from the file straight to where they belong.
  *
  *   attributes  format, version, scaling (standard | rslora), dropout, base_source_sha256 ("" where
  *     unknown)
@@ -14,15 +14,14 @@
  *     /pairs/SITE/M [out, 1], DoRA's magnitudes
  */
 #include <inttypes.h>
+#include <unistd.h>
 
 #include "io/durable.h"
 #include "io/image.h"
 #include "store/adapter/adapter.h"
 
-enum { USER_BLOCK = 512, VERSION = 1 };
-static const char first_line[] = "mpilora adapter 1\nsha256 ";
+enum { VERSION = 1 };
 static const char format_name[] = "mpilora adapter";
-static const int64_t largest_adapter = (int64_t)64 << 30;
 
 /* ---- sizes of a method --------------------------------------------------------------------- */
 
@@ -191,11 +190,11 @@ ml_status ml_adapter_write(const ml_adapter *adapter, const char *path)
     ml_image *image = NULL;
     char *bytes, hash[ML_SHA256_HEX];
     int64_t count;
-    ML_TRY(ml_image_create(&image, expected_bytes(adapter), USER_BLOCK));
+    ML_TRY(ml_image_create(&image, expected_bytes(adapter), ML_ADAPTER_BLOCK));
     ML_TRY(put_adapter(ml_image_file(image), adapter));
     ML_TRY(ml_image_finish(image, &bytes, &count));
-    ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
-    snprintf(bytes, USER_BLOCK, "%s%s\n", first_line, hash);
+    ml_sha256_of(bytes + ML_ADAPTER_BLOCK, (size_t)(count - ML_ADAPTER_BLOCK), hash);
+    ml_adapter_seal_make(bytes, hash);
     ML_TRY(ml_durable_write(path, bytes, count, NULL));
 done:
     ml_image_destroy(image);
@@ -203,25 +202,6 @@ done:
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */
-
-static ml_status check_hash(const char *path, const char *bytes, int64_t count)
-{
-    char hash[ML_SHA256_HEX], first[USER_BLOCK] = {0};
-    size_t prefix = strlen(first_line);
-    if (count <= USER_BLOCK || memcmp(bytes, first_line, prefix) != 0)
-        return ml_fail(ML_INPUT,
-                       "%s: is not an adapter of mpilora (adapter.h5) and not a PEFT directory",
-                       path);
-    ml_sha256_of(bytes + USER_BLOCK, (size_t)(count - USER_BLOCK), hash);
-    if (memcmp(bytes + prefix, hash, ML_SHA256_HEX - 1) != 0)
-        return ml_fail(ML_INPUT,
-                       "%s: is damaged: its SHA-256 is %.12s…, its first block says %.12s…", path,
-                       hash, bytes + prefix);
-    snprintf(first, sizeof first, "%s%s\n", first_line, hash);
-    if (memcmp(bytes, first, USER_BLOCK) != 0)
-        return ml_fail(ML_INPUT, "%s: is damaged: its first block is not as it was written", path);
-    return ML_OK;
-}
 
 static ml_status read_factor(hid_t group, const char *name, int64_t rows, int64_t cols,
                              float *values)
@@ -380,16 +360,15 @@ done:
 ml_status ml_adapter_read_file(ml_adapter *out, const char *path)
 {
     ml_status st = ML_OK;
-    char *bytes = NULL;
     int64_t count;
+    int fd = -1;
     ml_image *image = NULL;
-    ML_TRY(ml_durable_read(path, largest_adapter, &bytes, &count));
-    ML_TRY(check_hash(path, bytes, count));
-    ml_sha256_of(bytes, (size_t)count, out->hash);
-    ML_TRY(ml_image_open(&image, path, bytes, count));
+    ML_TRY(ml_open_regular(path, &fd, &count));
+    ML_TRY(ml_adapter_seal_check(fd, path, count, out->hash));
+    ML_TRY(ml_image_open_file(&image, path, fd));
     ML_TRY(get_adapter(out, ml_image_file(image)));
 done:
     ml_image_destroy(image);
-    ml_memory_free(bytes);
+    if (fd >= 0) (void)close(fd);
     return st;
 }

@@ -28,7 +28,8 @@ static const char *recorded(const json_t *manifest, const char *key)
 static bool differs(const json_t *manifest, const ml_checkpoint_identity *mine)
 {
     const char *there = recorded(manifest, mine->key);
-    return !there || strcmp(there, mine->value) != 0;
+    return !there ||
+           (strcmp(there, mine->value) != 0 && (!mine->before || strcmp(there, mine->before) != 0));
 }
 
 static bool is_allowed(const ml_checkpoint_state *state, const char *key)
