@@ -20,7 +20,7 @@ static const need needs[] = {
     {"completion", {"prompt"}, {"chosen", "rejected"}},
     {"chosen", {"rejected"}, {NULL}},
     {"rejected", {"chosen"}, {NULL}},
-    {"label", {"completion", "completion_ids", "text", "text_a", "text_b"}, {"chosen", "rejected"}},
+    {"label", {"completion", "completion_ids", "text", "text_a", "text_b"}, {"anchor"}},
     {"label", {"input_ids"}, {"labels", "token_labels"}},
     {"labels", {"input_ids"}, {"label", "token_labels"}},
     {"token_labels", {"input_ids"}, {"label", "labels"}},

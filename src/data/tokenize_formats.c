@@ -98,10 +98,10 @@ const char *ml_tokenize_fault(const json_t *value, const char *otherwise)
     return !value ? "is missing" : json_is_null(value) ? "is null" : otherwise;
 }
 
-/* Null, and no text, which files of columns have in the rows that lack a value. */
+/* No text, which files of columns have in the rows that lack a value. */
 static bool says_nothing(const json_t *value)
 {
-    return json_is_null(value) || (json_is_string(value) && !json_string_length(value));
+    return json_is_string(value) && !json_string_length(value);
 }
 
 ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
@@ -112,6 +112,8 @@ ml_status ml_tokenize_columns(ml_tokenize_job *job, const json_t *row, const cha
     json_object_foreach((json_t *)(uintptr_t)row, key, value)
     {
         if (is_one_of(keys, key)) continue;
+        if (json_is_null(value)) /* which is not left where it says nothing (row_nulls.c) */
+            return ml_fail(ML_INPUT, "\"%s\" is null beside what belongs to it; %s", key, hint);
         if (is_one_of(refused, key) && !says_nothing(value))
             return ml_fail(ML_INPUT, "\"%s\" changes what is trained and is not read here; %s", key,
                            hint);

@@ -81,6 +81,9 @@ def check_columns():
         full = [{column: row.get(column) for column in columns if column in row or column not in needed} for row in rows]
         same(kind, full, expected, threads=3)
         same(f"{kind}, the columns the other way round", [dict(reversed(row.items())) for row in full], expected)
+    related = [{"anchor": "the river", "positive": "runs"}]
+    found, _ = tokenize([{**related[0], "text": "the river runs", "label": None}])
+    check.that(found["content_sha256"] == tokenize(related)[0]["content_sha256"], f"a label of texts that belong together: {found}")
     mixed = [{"text": "the river"}, {"prompt": "to", "completion": " the sea"}, {"messages": [ASK, GOOD]}, {"conversations": SHARED}]
     columns = ["text", "prompt", "completion", "messages", "conversations", "chosen", "rejected"]
     same("a mixed set", [{column: row.get(column) for column in columns} for row in mixed], tokenize(mixed)[0])
@@ -101,13 +104,14 @@ def check_needed():
         refused(f"{key} null beside a completion", {**pair, key: None, "completion": " runs"}, "completion")
         refused(f"{key} null, messages", {"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD], key: None}, f'"{key}" is null beside "{other}"')
         refused(f"{key} null, beside a text", {"text": "the river", "chosen": " runs", "rejected": " sleeps", key: None}, '"text"')
-    refused("a prompt of a pair of texts", {**pair, "prompt": None}, '"prompt" is null beside two texts')
+    refused("a prompt of a pair of texts", {"prompt": None, "chosen": "To the sea.", "rejected": "To the land."}, '"prompt" is null beside two texts')
     refused("a completion", {"prompt": "the river", "completion": None}, '"completion" is null')
     refused("a completion of messages", {"prompt": [ASK], "completion": None}, "completion")
     refused("a prompt", {"prompt": None, "completion": " runs"}, '"prompt" is null')
     refused("a prompt of an answer", {"prompt": None, "completion": " runs", "label": True}, '"prompt" is null')
     refused("a text with a label", {"text": None, "label": "yes"}, '"text" is null')
     refused("a second text", {"text_a": "the river", "text_b": None, "label": 1}, '"text_b" is null')
+    refused("a first text", {"text_a": None, "text_b": "runs", "label": 1}, '"text_a" is null')
     refused("an anchor", {"anchor": None, "positive": "runs", "text": "the sea"}, '"anchor" is null')
     refused("a positive", {"anchor": "the river", "positive": None}, '"positive" is null')
     refused("a negative that others have", {"anchor": "the river", "positive": "runs", "negative": None}, "0 negatives", before=[{"anchor": "a", "positive": "b", "negative": "c"}])
@@ -119,8 +123,12 @@ def check_needed():
     refused("a class of ids", {"input_ids": [1, 2], "label": None}, '"label" is null')
     refused("classes of ids", {"input_ids": [1, 2], "token_labels": None}, '"token_labels"')
     refused("rejected ids", {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": None}, '"rejected_ids" is null')
-    refused("chosen ids", {"prompt_ids": [1], "chosen_ids": None, "rejected_ids": [2], "completion_ids": [3], "label": True}, "changes what is trained")
+    refused("chosen ids", {"prompt_ids": [1], "chosen_ids": None, "rejected_ids": [2], "completion_ids": [3], "label": True}, '"chosen_ids" is null beside')
     refused("completion ids", {"prompt_ids": [1], "completion_ids": None, "label": True}, '"completion_ids" is null')
+    refused("prompt ids", {"prompt_ids": None, "chosen_ids": [1], "rejected_ids": [2]}, '"prompt_ids" is null')
+    refused("chosen ids beside rejected ones", {"prompt_ids": [1], "chosen_ids": None, "rejected_ids": [2]}, '"chosen_ids" is null')
+    refused("an anchor of ids", {"anchor_ids": None, "positive_ids": [1]}, '"anchor_ids" is null')
+    refused("an anchor of ids beside others", {"anchor_ids": None, "positive_ids": [1], "input_ids": [1, 2]}, '"anchor_ids" is null beside')
     refused("positive ids", {"anchor_ids": [1], "positive_ids": None}, '"positive_ids" is null')
     refused("a conversation of ids", {"input_ids": None, "prompt_ids": None, "anchor_ids": [1]}, '"positive_ids" is missing')
 
