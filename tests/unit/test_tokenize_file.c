@@ -249,7 +249,7 @@ static void bad_lines_are_refused_by_number(void **state)
     } bad[] = {
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\"}", "expected"},
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": 3}", "not a string"},
-        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": null}", "is null"},
+        {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": null}", "\"completion\" is null"},
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completion\": \"b\", \"text\": \"c\"}",
          "expected"},
         {ML_FORMAT_JSONL, "{\"prompt\": \"a\", \"completoin\": \"b\"}",
