@@ -48,13 +48,19 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   mpilora_kernels(narrow amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
 endif()
 
-# For tests on processors without AVX-512: what of native/ is written for it, made of AVX2 there (tests/simde/instructions.h).
-# Built where it is linked, and not optimised: gcc takes minutes for register tiles that do not fit into the registers.
+# For tests on processors without AVX-512 and AMX: what of native/ and narrow/ is written for them, made of AVX2 there
+# (tests/simde/instructions.h, narrow.h). Built where it is linked, and native/ not optimised: gcc takes minutes for register tiles
+# that do not fit into the registers.
 find_path(MPILORA_SIMDE_INCLUDE_DIR simde/x86/avx512.h)
 mark_as_advanced(MPILORA_SIMDE_INCLUDE_DIR)
+function(mpilora_simulated_objects target folder name header)
+  mpilora_kernel_objects(${target} ${folder} ${name} ${avx2} -g0 -flax-vector-conversions -Wno-psabi
+                         -include ${root}/tests/simde/${header} ${ARGN})
+  set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL TRUE)
+  target_include_directories(${target} SYSTEM PRIVATE ${MPILORA_SIMDE_INCLUDE_DIR})
+endfunction()
 if(MPILORA_SIMDE_INCLUDE_DIR AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND TARGET mpilora_native_avx512)
-  mpilora_kernel_objects(mpilora_simulated native avx512 ${avx2} -O0 -g0 -flax-vector-conversions -Wno-psabi
-                         -include ${root}/tests/simde/instructions.h)
-  set_target_properties(mpilora_simulated PROPERTIES EXCLUDE_FROM_ALL TRUE)
-  target_include_directories(mpilora_simulated SYSTEM PRIVATE ${MPILORA_SIMDE_INCLUDE_DIR})
+  mpilora_simulated_objects(mpilora_simulated native avx512 instructions.h -O0)
+  mpilora_simulated_objects(mpilora_simulated_narrow_avx512bf16 narrow avx512bf16 narrow.h -O2)
+  mpilora_simulated_objects(mpilora_simulated_narrow_amx narrow amx narrow.h -O2 -DMPILORA_SIMULATES_TILES)
 endif()

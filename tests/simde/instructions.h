@@ -105,7 +105,8 @@ static inline __m256i simulated_mask_add_epi8(__m256i from, uint32_t mask, __m25
 
 /* ---- and that it is there ------------------------------------------------------------------ */
 
-/* BF16's instructions are not simulated: their sums are not those of other additions. */
+/* BF16's instructions are not simulated for native/ (for narrow/ they are: narrow.h): their sums
+ * are not those of other additions. */
 static inline bool simulated_supports(const char *name)
 {
     return strcmp(name, "avx512bf16") != 0 && __builtin_cpu_supports("avx2") &&
