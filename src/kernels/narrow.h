@@ -50,6 +50,7 @@ typedef struct ml_narrow_set {
     void (*product)(const ml_narrow_product *product, const ml_narrow_scratch *scratch);
     int64_t depth, columns;
 } ml_narrow_set;
+
 /* On x86-64 only. */
 extern const ml_narrow_set ml_narrow_set_avx512bf16, ml_narrow_set_amx;
 

@@ -1,10 +1,8 @@
 /* C = A·op(B) + beta·C with bf16 instructions, in the manner of native/product.c: for each part of
- * the depth all of A is narrowed once, by all threads, and lies row by row. Then a task takes some
- * columns of B: it packs them into its own L2 cache, [depth / 2][columns] pairs of neighbours in
- * the depth, and a register tile goes down the rows of A with them. While it multiplies, it asks
- * memory for the columns that it packs next: a weight comes from memory in every product.
- *
- * The rows are spread evenly over the tiles, so that no tile has only a few. */
+ * the depth all of A is narrowed once, by all threads. Then a task takes some columns of B: it
+ * packs them into its own L2 cache, [depth / 2][columns] pairs of neighbours in the depth, and a
+ * register tile goes down the rows of A with them. While it multiplies, it asks memory for the
+ * columns that it packs next: a weight comes from memory in every product. */
 #include <omp.h>
 
 #include "kernels/narrow/tile.h"
@@ -18,8 +16,6 @@ typedef struct pass {
     float beta;        /* the product's for the first part of the depth, then 1 */
     int64_t row_parts, rows_a_part, groups, group_columns; /* tasks: row_parts × groups */
 } pass;
-
-/* ---- the product --------------------------------------------------------------------------- */
 
 static narrow_part part_of(const pass *p, int64_t column, int64_t columns)
 {
@@ -119,7 +115,7 @@ static void run_pass(const pass *p)
     for (int64_t task = 0; task < p->row_parts * p->groups; task++) run_task(p, task, packed_b);
 }
 
-void ML_NATIVE(narrow_product)(const ml_narrow_product *x, const ml_narrow_scratch *scratch)
+static void multiply(const ml_narrow_product *x, const ml_narrow_scratch *scratch)
 {
     int64_t rounds = ml_max(1, (x->m + scratch->rows - 1) / scratch->rows),
             rows = ml_min(scratch->rows, ml_round_up((x->m + rounds - 1) / rounds, TILE_ROWS)),
@@ -145,3 +141,6 @@ void ML_NATIVE(narrow_product)(const ml_narrow_product *x, const ml_narrow_scrat
         end_tiles();
     }
 }
+
+const ml_narrow_set ML_NATIVE(narrow_set) = {ML_NATIVE(narrow_available), multiply, DEPTH,
+                                             GROUP_COLUMNS};

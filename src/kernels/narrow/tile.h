@@ -10,9 +10,9 @@
 enum {
     DEPTH = ML_NARROW_TILE_DEPTH,
     GROUP_COLUMNS = ML_NARROW_TILE_COLUMNS,
-    LEAST_COLUMNS = 64,
-    LEAST_ROWS = 512,
-    TASKS_A_THREAD = 4,
+    LEAST_COLUMNS = 64, /* of a task; fewer make reading A too dear */
+    LEAST_ROWS = 512,   /* fewer make packing B too dear */
+    TASKS_A_THREAD = 4, /* at least, where the product is large enough */
     TILE_ROWS = 32,
     SIDE = 16 /* rows of a tile, and floats in one */
 };

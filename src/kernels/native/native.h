@@ -231,8 +231,7 @@ void ML_NATIVE(decode_narrow)(ml_dtype dtype, const uint8_t *row, int64_t first,
 void ML_NATIVE(decode_narrow_at_once)(ml_dtype dtype, const uint8_t *row, int64_t first,
                                       int64_t count, uint16_t *out);
 #endif
-void ML_NATIVE(narrow_product)(const ml_narrow_product *product,
-                               const ml_narrow_scratch *scratch); /* narrow/product.c */
+bool ML_NATIVE(narrow_available)(void); /* narrow/available.c */
 double ML_NATIVE(peak_gflops)(int threads);
 int64_t ML_NATIVE(read_memory)(int threads, int64_t count, const ml_memory_span *spans);
 

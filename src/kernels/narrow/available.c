@@ -1,5 +1,4 @@
-/* Whether the processor, and for AMX the system, lets a process use the instructions of this set.
- */
+/* Whether the processor and the system let a process use the instructions of this set. */
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,17 +23,9 @@ static bool has_tiles(void) { return true; }
 
 #endif
 
-static bool available(void)
+bool ML_NATIVE(narrow_available)(void)
 {
     return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && has_tiles();
 }
-
-#if defined(__AMX_BF16__)
-enum { DEPTH = ML_NARROW_TILE_DEPTH, COLUMNS = ML_NARROW_TILE_COLUMNS };
-#else
-enum { DEPTH = ML_NARROW_DEPTH, COLUMNS = ML_NARROW_COLUMNS };
-#endif
-
-const ml_narrow_set ML_NATIVE(narrow_set) = {available, ML_NATIVE(narrow_product), DEPTH, COLUMNS};
