@@ -283,12 +283,29 @@ done:
     return st;
 }
 
+/* Sets with a column of messages often have their first question once more as a text. Where it is
+ * that, nothing is lost by passing over it. */
+static ml_status check_repeated_prompt(const ml_conversation *c, const json_t *prompt)
+{
+    for (int64_t i = 0; i < c->count; i++)
+        if (!strcmp(ml_conversation_role(c, i), "user")) {
+            const json_t *message = json_array_get(c->messages, (size_t)i);
+            if (json_equal(json_object_get(message, "content"), prompt)) return ML_OK;
+            break;
+        }
+    return ml_fail(ML_INPUT, "\"prompt\" is a text beside \"messages\" and not what the first "
+                             "message of the user says: leave one of them out");
+}
+
 ml_status ml_conversation_read(ml_conversation *out, const json_t *object)
 {
     ml_status st = ML_OK;
+    const json_t *prompt = json_object_get(object, "prompt"),
+                 *completion = json_object_get(object, "completion");
     const bool messages = json_object_get(object, "messages"),
                share_gpt = json_object_get(object, "conversations"),
-               pair = json_object_get(object, "prompt") || json_object_get(object, "completion");
+               repeated = messages && json_is_string(prompt) && !completion,
+               pair = (prompt || completion) && !repeated;
     *out = (ml_conversation){.messages = json_array()};
     if (!out->messages) return ml_fail(ML_RESOURCE, "out of memory");
     if (messages + share_gpt + pair > 1) {
@@ -300,6 +317,7 @@ ml_status ml_conversation_read(ml_conversation *out, const json_t *object)
         st = read_messages(out, object, messages ? "messages" : "conversations");
     }
     if (st == ML_OK && !out->count) st = ml_fail(ML_INPUT, "a conversation without a message");
+    if (st == ML_OK && repeated) st = check_repeated_prompt(out, prompt);
     if (st == ML_OK) st = read_system(out, object, share_gpt);
     if (st == ML_OK) st = read_tools(out, object, share_gpt);
     if (st == ML_OK) st = read_variables(out, object);

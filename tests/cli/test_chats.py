@@ -152,6 +152,7 @@ def test_share_gpt():
         ("tools as a text", {"conversations": plain, "tools": json.dumps([look]), "system": "Be brief."}, {"messages": [TALK[0], *turns], "tools": tools}),
         ("tools with an object around", {"conversations": plain, "tools": json.dumps(tools)}, {"messages": turns, "tools": tools}),
         ("no tools", {"conversations": plain, "tools": "[]"}, {"messages": turns, "tools": []}),
+        ("the first question once more", {"prompt": turns[0]["content"], "prompt_id": "7", "messages": [TALK[0], *turns]}, {"messages": [TALK[0], *turns]}),
         ("calls", {"conversations": called, "tools": [look]}, {"messages": expected, "tools": tools}),
         ("a call without weight", {"conversations": [{**each, "weight": 0} if each["from"] == "function_call" else each for each in called]}, {"messages": [{**each, "weight": 0} if "tool_calls" in each else each for each in expected]}),
     ):  # fmt: skip
@@ -383,6 +384,8 @@ def test_refusals():
         ({"messages": TALK[:2]}, "no message of the assistant"),
         ({"conversations": [{"from": "alien", "value": "x"}]}, "\"from\" is \"alien\""),
         ({"messages": TALK, "conversations": []}, "more than one conversation"),
+        ({"messages": TALK, "prompt": TALK[3]["content"]}, '"prompt" is a text beside "messages"'),
+        ({"messages": TALK, "prompt": TALK[1]["content"], "completion": "One"}, "more than one conversation"),
         ({"prompt": TALK[:2], "completion": "One"}, "\"completion\" is not a list"),
         ({"prompt": TALK[:2]}, "not both"),
         ({"prompt": TALK[:3], "completion": TALK[3:4]}, "in the completion"),
