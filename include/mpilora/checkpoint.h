@@ -186,10 +186,12 @@ ml_status ml_checkpoint_find(ml_run_directory *run, const ml_grid *grid, ml_chec
 
 /* Reads the checkpoint that ml_checkpoint_find chose into value, moment1 and moment2 of every rank
  * (moments where allocated), a block of rows at a time. Each file was hashed before HDF5 sees it,
- * and is hashed again as it is read: where that fails the values are not to be used. Shapes:
- * [local] floats, moments [held]. Ownership: `parameters` keeps its buffers. Collective over the
- * world. Errors: ML_INPUT naming the tensor where names or shapes are not those of `parameters`, or
- * the file where it has changed since; ML_RESOURCE. */
+ * and is hashed again as it is read: where that fails the values are not to be used.
+ * Shapes: [local] floats, moments [held].
+ * Ownership: `parameters` keeps its buffers.
+ * Collective over the world.
+ * Errors: ML_INPUT naming the tensor where names or shapes are not those of `parameters`, or the
+ * file where it has changed since; ML_RESOURCE. */
 ml_status ml_checkpoint_load(ml_run_directory *run, const ml_grid *grid,
                              ml_parameters *parameters) ML_NODISCARD;
 

@@ -243,7 +243,7 @@ static ml_status size_up(const ml_plan *plan, const plan_source *s, sizing *z, m
  * measured with Open MPI 4.1.4, in shared memory. */
 static int64_t launched_bytes(const ml_plan *plan)
 {
-    static const int64_t measured = 2300000;
+    static const int64_t measured = 3900000;
     return plan->ranks > 1 ? measured : 0;
 }
 

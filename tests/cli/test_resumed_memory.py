@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint holds what was predicted, as one that is new does: by `plan` and by the run itself within 1 % of the accounted bytes, the process within 5 %,
+"""A run that goes on from a checkpoint holds what was predicted, as one that is new does: by `plan` and by the run itself within 1 % of the accounted bytes, the process within 10 %,
 for LoRA, full and BitFit, on one rank and on the grids of two, and where a grid reads what another one has written. What loading and saving hold beside the state of method full is
 a part of it, and no copy."""
 
@@ -32,7 +32,7 @@ def check_memory(what, folder, planned, method):
         ratio = memory["total_peak_bytes"] / most
         checks.that(0.99 <= ratio <= 1.01, f"{what}: accounted / predicted by {which} = {ratio}")
     ratio = memory["process_peak_bytes"] / planned["process_bytes_by_activations"]["full"]
-    checks.that(SANITIZED or 0.95 <= ratio <= 1.05, f"{what}: process / planned = {ratio}")
+    checks.that(SANITIZED or 0.9 <= ratio <= 1.1, f"{what}: process / planned = {ratio}")
     if method["name"] == "full":
         checks.that(memory["other"] < LEAST_FILE + 2 * MIB, f"{what}: {memory['other']} bytes of other, beside a state of {planned['checkpoint_bytes']}")
 

@@ -232,7 +232,9 @@ static ml_status send_tensor(load *s, const place *from, int64_t *at)
 {
     ml_status st = ML_OK;
     ml_state_extent e = from->extent;
-    int64_t end = e.first_row + e.rows, most = ml_state_block_rows(e.rows, e.cols);
+    /* As many rows as the block has room for of whole ones, also where columns are divided. */
+    const ml_parameter *item = &s->p->items[e.tensor];
+    int64_t end = e.first_row + e.rows, most = ml_state_block_rows(item->rows, item->cols);
     if (from->offset < *at)
         return ml_fail(ML_INPUT, "%s: its tensors lie one over the other", s->path);
     ML_TRY(pass_over(s, at, from->offset));
