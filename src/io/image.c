@@ -38,7 +38,7 @@ ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block)
     ml_hdf5_begin(NULL);
     image->at_work = true;
     creation = H5Pcreate(H5P_FILE_CREATE);
-    access = ml_image_memory_access(&image->memory, ml_round_up(expected + 1, ML_IMAGE_STEP));
+    access = ml_image_memory_access(&image->memory, ml_image_room(expected));
     if (creation < 0 || access < 0 || H5Pset_userblock(creation, (hsize_t)user_block) < 0) {
         st = no_image("prepare a file");
         goto done;

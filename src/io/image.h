@@ -16,6 +16,12 @@ typedef struct ml_image ml_image;
 
 enum { ML_IMAGE_STEP = 1 << 20 }; /* bytes: images grow by multiples of it */
 
+/* The bytes that an image takes of which so many are expected. */
+static inline int64_t ml_image_room(int64_t expected)
+{
+    return ml_round_up(expected + 1, ML_IMAGE_STEP);
+}
+
 /* A new, empty image; `expected` bytes are set aside for it at once; `user_block` bytes (0, or a
  * power of two from 512) stay free at its start. */
 ml_status ml_image_create(ml_image **out, int64_t expected, int64_t user_block) ML_NODISCARD;

@@ -73,6 +73,17 @@ def check_limit(folder):
     assert not json.loads(call("plan", folder / "run.yaml", "--set", "memory.limit=1M", "--json"))["methods"][0]["fits"]
 
 
+def check_images(folder):
+    """Images of checkpoints grow by whole MiB: one that is expected to end just below one, and one just at it, are planned as they are made."""
+    (folder / "one.yaml").write_text("family: llama\nlayers: 1\nwidth: 48\nmlp_width: 64\nheads: 4\nkv_heads: 4\nvocab: 128\ncontext: 512\n")
+    call("import", "--init", "random", "--config", folder / "one.yaml", "--dtype", "fp32", folder / "one.h5")
+    for rank in (847, 848):
+        _, summary = train(folder, "--set", f"base={folder}/one.h5", "--set", "method.targets=[q]", "--set", f"method.rank={rank}", "--set", "data.max_len=8", "--set", "train.steps=1")
+        memory = summary["memory"]
+        ratio = memory["total_peak_bytes"] / memory["predicted"]["total_bytes"]
+        assert 0.98 <= ratio <= 1.02, f"rank {rank}: accounted / predicted = {ratio}"
+
+
 def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -81,6 +92,7 @@ def main():
             check_modes(folder, "fp32", ranks, tp)
         check_modes(folder, "bf16", 1, 1)
         check_limit(folder)
+        check_images(folder)
 
 
 main()

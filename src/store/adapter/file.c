@@ -180,7 +180,7 @@ int64_t ml_adapter_write_bytes(const ml_parameters *p)
     int64_t floats = 0, lists = p->count * (int64_t)sizeof(ml_adapter_tensor);
     for (int64_t i = 0; i < p->count; i++) floats += p->items[i].rows * p->items[i].cols;
     int64_t values = floats * (int64_t)sizeof(float),
-            image = ml_round_up(image_bytes(p->count, floats) + 1, ML_IMAGE_STEP);
+            image = ml_image_room(image_bytes(p->count, floats));
     return values + lists + image + ML_SHA256_PIECE;
 }
 

@@ -55,10 +55,13 @@ done:
     return st;
 }
 
+/* The overhead has room for a configuration of the usual size, so that images are as large as they
+ * were planned, without one. */
 ml_status ml_state_file_create(ml_image **out, const ml_checkpoint_state *state, int64_t bytes)
 {
     ml_image *image = NULL;
-    ml_status st = ml_image_create(&image, bytes + (int64_t)strlen(state->configuration), 0);
+    int64_t beyond = (int64_t)strlen(state->configuration) - ML_STATE_OVERHEAD / 2;
+    ml_status st = ml_image_create(&image, bytes + ml_max(0, beyond), 0);
     if (st == ML_OK) st = describe(image, state);
     if (st == ML_OK)
         *out = image;
@@ -100,7 +103,7 @@ static int64_t image_bytes(const ml_parameters *p)
 
 static int64_t gather_memory(const ml_parameters *p)
 {
-    return ml_round_up(image_bytes(p), ML_IMAGE_STEP) +
+    return ml_image_room(image_bytes(p)) +
            ml_max(2 * ml_state_block_floats(p) * (int64_t)sizeof(float), ML_SHA256_PIECE);
 }
 

@@ -142,7 +142,7 @@ int64_t ml_state_shards_memory(const ml_parameters *p, int tp, int tp_rank)
     extent_walk w = {.p = p, .replicated = tp_rank == 0, .limit = usual_limit(p, tp)};
     for (extent_walk before = w; next_extent(&w, &e, &offset, &opens); before = w)
         if (opens) largest = ml_max(largest, file_bytes(before));
-    return largest ? ml_round_up(largest, ML_IMAGE_STEP) + ML_SHA256_PIECE : 0;
+    return largest ? ml_image_room(largest) + ML_SHA256_PIECE : 0;
 }
 
 /* What one rank writes of a large state, and for whom it assembles moments. */
