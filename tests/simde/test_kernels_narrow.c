@@ -33,7 +33,7 @@ typedef struct operands {
     int64_t lda, ldb, ldc;
     float *a;       /* [m][lda] */
     void *b;        /* the weight in rows of ldb */
-    float *old;     /* [m][ldc]: C before */
+    float *old;     /* [m and a tile][ldc]: C before */
     float *product; /* [m][n]: the reference's A·op(B) */
 } operands;
 
@@ -97,6 +97,9 @@ static void make_weight(operands *x, int64_t rows, int64_t cols, int64_t gap, ui
     x->b = b;
 }
 
+/* Of C and what lies behind it. */
+static int64_t numbers_of(const operands *x) { return (x->m + TILE) * x->ldc; }
+
 static operands make(int64_t m, int64_t n, int64_t k, ml_dtype dtype, bool turned, int64_t gap)
 {
     const ml_kernels *ref = ml_kernels_reference();
@@ -107,11 +110,11 @@ static operands make(int64_t m, int64_t n, int64_t k, ml_dtype dtype, bool turne
     x.lda = k + GAP;
     x.ldc = n + GAP;
     x.a = fresh(m * x.lda, sizeof *x.a);
-    x.old = fresh(m * x.ldc, sizeof *x.old);
+    x.old = fresh(numbers_of(&x), sizeof *x.old);
     x.product = fresh(m * n, sizeof *x.product);
     float *narrowed = fresh(m * x.lda, sizeof *narrowed);
     fill("activations", m * x.lda, x.a);
-    fill("old", m * x.ldc, x.old);
+    fill("old", numbers_of(&x), x.old);
     for (int64_t i = 0; i < m * x.lda; i++) {
         if (i % x.lda >= k) x.a[i] = NAN;
         narrowed[i] = through_bf16(x.a[i]);
@@ -142,7 +145,7 @@ static void is_untouched(const uint8_t *guard)
 /* C before a product. */
 static void fill_old(const operands *x, const manner *how, float *c)
 {
-    for (int64_t i = 0; i < x->m * x->ldc; i++) c[i] = how->beta != 0 ? x->old[i] : NAN;
+    for (int64_t i = 0; i < numbers_of(x); i++) c[i] = how->beta != 0 ? x->old[i] : NAN;
 }
 
 /* The first `m` rows of C, by a set, in scratch memory that is no larger than it is said to be. */
@@ -179,19 +182,18 @@ static void multiply(const ml_narrow_set *set, const operands *x, int64_t m, con
     ml_memory_free(b);
 }
 
-/* Sums in fp32 of k products of size 1; what stands beside C stays. */
+/* Sums in fp32 of k products of size 1; what stands beside C and behind it stays. */
 static void is_right(const char *name, const operands *x, const manner *how, const float *c)
 {
     const double bound = 2e-6 * (1 + sqrt((double)x->k));
-    for (int64_t i = 0; i < x->m; i++)
+    for (int64_t i = 0; i < x->m + TILE; i++)
         for (int64_t j = 0; j < x->ldc; j++) {
-            const int64_t at = i * x->ldc + j;
-            double want = how->beta != 0 ? (double)x->old[at] : (double)NAN, got = (double)c[at];
-            if (j < x->n)
-                want = (double)x->product[i * x->n + j] +
-                       (how->beta != 0 ? (double)how->beta * want : 0);
-            if (!(fabs(got - want) <= (j < x->n ? bound : 0)) &&
-                !(j >= x->n && isnan(want) && isnan(got)))
+            const bool inside = i < x->m && j < x->n;
+            const double old = how->beta != 0 ? (double)x->old[i * x->ldc + j] : (double)NAN,
+                         got = (double)c[i * x->ldc + j];
+            double want = inside ? (double)x->product[i * x->n + j] : old;
+            if (inside && how->beta != 0) want += (double)how->beta * old;
+            if (!(fabs(got - want) <= (inside ? bound : 0)) && !(isnan(want) && isnan(got)))
                 fail_msg("%s, %s, %lld × %lld × %lld%s, beta %g, %lld rows at a time, %d threads: "
                          "row %lld, column %lld is %.9g, the reference says %.9g",
                          name, ml_dtype_name(x->dtype), (long long)x->m, (long long)x->n,
@@ -204,7 +206,7 @@ static void is_right(const char *name, const operands *x, const manner *how, con
 static void products_are_right(int64_t m, int64_t n, int64_t k, ml_dtype dtype, bool turned)
 {
     operands x = make(m, n, k, dtype, turned, dtype == ML_BF16 ? GAP : 0);
-    const int64_t numbers = m * x.ldc;
+    const int64_t numbers = numbers_of(&x);
     float *first = fresh(numbers, sizeof *first), *c = fresh(numbers, sizeof *c);
     for (size_t s = 0; s < COUNT(sets); s++)
         for (size_t i = 0; i < COUNT(betas); i++) {
@@ -279,7 +281,8 @@ static void rows_do_not_depend_on_their_number(void **state)
     for (size_t s = 0; s < COUNT(sets); s++)
         for (int turned = 0; turned < 2; turned++) {
             operands x = make(M, N, K, ML_BF16, turned, GAP);
-            float *many = fresh(M * x.ldc, sizeof *many), *few = fresh(M * x.ldc, sizeof *few);
+            float *many = fresh(numbers_of(&x), sizeof *many),
+                  *few = fresh(numbers_of(&x), sizeof *few);
             const manner how = {0, M, 2};
             multiply(sets[s].set, &x, M, &how, many);
             for (int64_t m = 1; m < M; m += 11) {
@@ -301,7 +304,7 @@ static void table_is_right(const char *path, int threads, ml_dtype dtype, bool t
     const ml_kernels_options options = {
         .backend = path, .vector_path = "avx2", .weight_dtype = ML_BF16, .tokens = MADE_FOR};
     operands x = make(T, turned ? ROWS : COLS, turned ? COLS : ROWS, dtype, turned, 0);
-    float *c = fresh(T * x.ldc, sizeof *c);
+    float *c = fresh(numbers_of(&x), sizeof *c);
     const ml_weight w = {x.b, dtype, ROWS, COLS};
     ml_kernels *k;
     omp_set_num_threads(threads);
