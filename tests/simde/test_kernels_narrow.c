@@ -272,28 +272,30 @@ static void every_block_format_is_right(void **state)
         }
 }
 
-/* An element of what is not added to C has the same bits beside however many rows, also from two
- * parts of the depth. */
+/* An element has the same bits beside however many rows, whether it is added to C and in however
+ * many parts of the depth. */
 static void rows_do_not_depend_on_their_number(void **state)
 {
     (void)state;
-    enum { M = 200, N = 70, K = 1000 };
-    for (size_t s = 0; s < COUNT(sets); s++)
-        for (int turned = 0; turned < 2; turned++) {
-            operands x = make(M, N, K, ML_BF16, turned, GAP);
-            float *many = fresh(numbers_of(&x), sizeof *many),
-                  *few = fresh(numbers_of(&x), sizeof *few);
-            const manner how = {0, M, 2};
-            multiply(sets[s].set, &x, M, &how, many);
-            for (int64_t m = 1; m < M; m += 11) {
-                multiply(sets[s].set, &x, m, &how, few);
-                for (int64_t i = 0; i < m; i++)
-                    assert_memory_equal(many + i * x.ldc, few + i * x.ldc, N * sizeof *few);
+    enum { M = 200, N = 70, K = 1601 };
+    for (int turned = 0; turned < 2; turned++) {
+        operands x = make(M, N, K, ML_BF16, turned, GAP);
+        float *many = fresh(numbers_of(&x), sizeof *many),
+              *few = fresh(numbers_of(&x), sizeof *few);
+        for (size_t s = 0; s < COUNT(sets); s++)
+            for (size_t b = 0; b < COUNT(betas); b++) {
+                const manner how = {betas[b], M, 2};
+                multiply(sets[s].set, &x, M, &how, many);
+                for (int64_t m = 1; m < M; m += 11) {
+                    multiply(sets[s].set, &x, m, &how, few);
+                    for (int64_t i = 0; i < m; i++)
+                        assert_memory_equal(many + i * x.ldc, few + i * x.ldc, N * sizeof *few);
+                }
             }
-            ml_memory_free(many);
-            ml_memory_free(few);
-            end(&x);
-        }
+        ml_memory_free(many);
+        ml_memory_free(few);
+        end(&x);
+    }
 }
 
 /* Through the table, with the decoder of a vector path that this processor has; more rows than the

@@ -48,13 +48,15 @@ ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles)
     return ml_min(left, TILE_ROWS);
 }
 
-/* SIDE rows, or two times as many, all of which C has. */
+/* SIDE rows, or two times as many, all of which C has. GCC does not see that loading a tile reads
+ * memory: what is stored before has to be told to stay before. */
 ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, const uint32_t *b,
                               float *c, int64_t ldc, bool add)
 {
     enum { A_STRIDE = 2 * LINE, B_STRIDE = 4 * TILE_COLUMNS };
     const size_t stride = (size_t)ldc * sizeof *c;
     float *below = c + SIDE * ldc;
+    __asm__ volatile("" ::: "memory");
     if (add) {
         _tile_loadd(0, c, stride);
         _tile_loadd(1, c + SIDE, stride);
@@ -90,7 +92,9 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
     }
 }
 
-/* Of another number of rows, packed A has what stands behind them, and its sums are let fall. */
+/* Of another number of rows, packed A has what stands behind them, and its sums are let fall. Such
+ * rows are added to C where whole tiles add theirs, so that their bits are those that they would
+ * have there. */
 static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
                           float *c, int64_t ldc, float beta)
 {
@@ -102,14 +106,18 @@ static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const 
             multiply_whole(true, pairs, a, b, c, ldc, beta != 0);
         return;
     }
-    float sum[TILE_ROWS * TILE_COLUMNS];
+    const bool add = beta == 1;
+    float sum[TILE_ROWS * TILE_COLUMNS] = {0};
+    for (int64_t i = 0; add && i < rows; i++)
+        memcpy(sum + i * TILE_COLUMNS, c + i * ldc, TILE_COLUMNS * sizeof *sum);
     if (rows <= SIDE)
-        multiply_whole(false, pairs, a, b, sum, TILE_COLUMNS, false);
+        multiply_whole(false, pairs, a, b, sum, TILE_COLUMNS, add);
     else
-        multiply_whole(true, pairs, a, b, sum, TILE_COLUMNS, false);
+        multiply_whole(true, pairs, a, b, sum, TILE_COLUMNS, add);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < TILE_COLUMNS; j++)
-            c[i * ldc + j] = sum[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * c[i * ldc + j]);
+            c[i * ldc + j] =
+                sum[i * TILE_COLUMNS + j] + (add || beta == 0 ? 0 : beta * c[i * ldc + j]);
 }
 
 #else
