@@ -297,16 +297,24 @@ static void leftovers_of_a_killed_save_are_removed(void **state)
     shell("test -z \"$(find %s -name '*.tmp-*')\"", f->dir);
 }
 
+/* A state whose identity, in `other`, has one value of its own. */
+static ml_checkpoint_state state_of_another(ml_checkpoint_identity other[3], int64_t step,
+                                            int which, const char *value)
+{
+    ml_checkpoint_state s = case_state(step);
+    memcpy(other, case_identity, 3 * sizeof *other);
+    other[which].value = value;
+    s.identity = other;
+    return s;
+}
+
 static void another_identity_is_refused(void **state)
 {
     fixture *f = *state;
     ml_checkpoint_identity other[3];
-    ml_checkpoint_state asked = case_state(0);
+    ml_checkpoint_state asked = state_of_another(other, 0, 1, "4");
     bool found;
     save(f, 1);
-    memcpy(other, case_identity, sizeof other);
-    other[1].value = "4";
-    asked.identity = other;
     assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "method.rank: 4 here"));
     assert_non_null(strstr(ml_error_text(), "with 8"));
@@ -318,13 +326,10 @@ static void what_an_earlier_version_wrote_is_the_same(void **state)
 {
     fixture *f = *state;
     ml_checkpoint_identity other[3];
-    ml_checkpoint_state asked = case_state(0);
+    ml_checkpoint_state asked = state_of_another(other, 0, 1, "eight");
     bool found;
     save(f, 1);
-    memcpy(other, case_identity, sizeof other);
-    other[1].value = "eight";
     other[1].before = "8";
-    asked.identity = other;
     assert_int_equal(ml_checkpoint_find(f->open, f->grid, &asked, &found), ML_OK);
     assert_true(found);
     other[1].before = "7";
@@ -336,11 +341,8 @@ static void a_foreign_checkpoint_steps_aside(void **state)
 {
     fixture *f = *state;
     ml_checkpoint_identity other[3];
-    ml_checkpoint_state foreign = case_state(9);
+    ml_checkpoint_state foreign = state_of_another(other, 9, 0, "ffff");
     save(f, 1);
-    memcpy(other, case_identity, sizeof other);
-    other[0].value = "ffff";
-    foreign.identity = other;
     assert_int_equal(ml_checkpoint_save(f->open, f->grid, &f->p, &foreign, 2, NULL), ML_OK);
     assert_int_equal(find(f), 1);
     assert_false(exists(f, "checkpoints/step-00000009"));

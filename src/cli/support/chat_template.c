@@ -249,3 +249,15 @@ done:
     destroy_sources(&s);
     return st;
 }
+
+ml_status chat_template_require(ml_chat **out, const chat_given *given, const ml_base *base,
+                                const char *path, ml_tokenizer *tokenizer)
+{
+    ml_text fault = {0};
+    ml_status st = chat_template_open(out, given, base, tokenizer, &fault);
+    if (st == ML_OK && !*out)
+        st = ml_fail(ML_INPUT, "%s: has no chat template%s; give one with --chat-template FILE",
+                     path, fault.length ? fault.data : "");
+    ml_text_destroy(&fault);
+    return st;
+}

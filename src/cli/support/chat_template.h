@@ -17,6 +17,10 @@ typedef struct chat_given {
  * only conversations need it. ML_USAGE, ML_INPUT naming the file. Local. */
 ml_status chat_template_open(ml_chat **out, const chat_given *given, const ml_base *base,
                              ml_tokenizer *tokenizer, ml_text *fault) ML_NODISCARD;
+/* The same where a conversation is certain to come. Without a template ML_INPUT, naming `path`, the
+ * base's, and what is wrong with its own. */
+ml_status chat_template_require(ml_chat **out, const chat_given *given, const ml_base *base,
+                                const char *path, ml_tokenizer *tokenizer) ML_NODISCARD;
 /* Appends the text of the base's own template, and of its other one for conversations with tools;
  * nothing where it has none. ML_INPUT. Local. */
 ml_status chat_template_texts(const ml_base *base, ml_text *plain,

@@ -312,17 +312,13 @@ static ml_status render_here(const prompts *p, const char *path, const chat_give
     ml_base *base = NULL;
     ml_tokenizer *tokenizer = NULL;
     ml_chat *chat = NULL;
-    ml_text fault = {0};
     int64_t length;
     ML_TRY(ml_base_open(&base, path));
     const char *json = ml_base_tokenizer(base, &length);
     if (length) ML_TRY(ml_tokenizer_create(&tokenizer, json, length));
-    ML_TRY(chat_template_open(&chat, given, base, tokenizer, &fault));
-    st = chat ? render_all(p, chat, file, out)
-              : ml_fail(ML_INPUT, "%s: has no chat template%s; give one with --chat-template FILE",
-                        path, fault.length ? fault.data : "");
+    ML_TRY(chat_template_require(&chat, given, base, path, tokenizer));
+    st = render_all(p, chat, file, out);
 done:
-    ml_text_destroy(&fault);
     ml_chat_destroy(chat);
     ml_tokenizer_destroy(tokenizer);
     ml_base_close(base);

@@ -12,20 +12,15 @@
 static ml_status open_here(talk *t, const char *path, const chat_given *given)
 {
     ml_status st = ML_OK;
-    ml_text fault = {0};
     int64_t length;
     t->messages = json_array();
     if (!t->messages) return ml_fail(ML_RESOURCE, "out of memory: a conversation");
     ML_TRY(ml_base_open(&t->base, path));
     const char *json = ml_base_tokenizer(t->base, &length);
     if (length) ML_TRY(ml_tokenizer_create(&t->tokenizer, json, length));
-    ML_TRY(chat_template_open(&t->chat, given, t->base, t->tokenizer, &fault));
-    st = t->chat
-             ? ml_chat_end_token(t->chat, &t->turn_end)
-             : ml_fail(ML_INPUT, "%s: has no chat template%s; give one with --chat-template FILE",
-                       path, fault.length ? fault.data : "");
+    ML_TRY(chat_template_require(&t->chat, given, t->base, path, t->tokenizer));
+    st = ml_chat_end_token(t->chat, &t->turn_end);
 done:
-    ml_text_destroy(&fault);
     return st;
 }
 

@@ -1,7 +1,8 @@
-/* How the operands of the narrow product are packed. A: row by row, narrowed to bf16. B: panels of
- * TILE_COLUMNS columns, [depth / 2][TILE_COLUMNS] pairs of neighbours in the depth, which is what
- * the instructions of every set want; blocks are decoded on the way. Both end with zeros: up to
- * whole lines of the depth, and B with whole panels. */
+/* How the operands of the narrow product are packed. A: its rows, narrowed to bf16, in lines, which
+ * lie where the register tile of the set reads them (tile.h). B: panels of TILE_COLUMNS columns,
+ * [depth / 2][TILE_COLUMNS] pairs of neighbours in the depth, which is what the instructions of
+ * every set want; blocks are decoded on the way. Both end with zeros: up to whole lines of the
+ * depth, and B with whole panels. */
 #ifndef MPILORA_KERNELS_NARROW_PACK_H
 #define MPILORA_KERNELS_NARROW_PACK_H
 
