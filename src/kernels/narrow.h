@@ -25,21 +25,24 @@ typedef struct ml_narrow_product {
     int64_t lda, ldb, ldc;
 } ml_narrow_product;
 
-/* Depth of what is packed at a time, columns of B of a task: of vectors, and of AMX's tiles, which
- * multiply so fast that most of the time goes to reading C again for each part of the depth, and A
- * for each group of columns. The most rows of A. */
+/* At the most so many rows of A are narrowed at a time, so deep; a thread packs so many columns of
+ * B, so deep a part of that. AMX's tiles multiply so fast that what they are fed with decides:
+ * while a thread goes through the parts, its share of C stays in the second cache. */
 enum {
+    ML_NARROW_ROWS = 2048,
     ML_NARROW_DEPTH = 768,
+    ML_NARROW_PART = ML_NARROW_DEPTH,
     ML_NARROW_COLUMNS = 64,
-    ML_NARROW_TILE_DEPTH = 1536,
-    ML_NARROW_TILE_COLUMNS = 256,
-    ML_NARROW_ROWS = 2048
+    ML_NARROW_TILE_ROWS = 1024,
+    ML_NARROW_TILE_DEPTH = 4096,
+    ML_NARROW_TILE_PART = 768,
+    ML_NARROW_TILE_COLUMNS = 512
 };
 
 /* With more than `rows` rows a product runs in several rounds. */
 typedef struct ml_narrow_scratch {
     uint16_t *packed_a; /* [rows, whole tiles][depth of the set] */
-    uint32_t *packed_b; /* [threads][depth / 2][columns of the set] */
+    uint32_t *packed_b; /* [threads][part / 2][columns of the set] */
     int64_t rows;
     int threads;
 } ml_narrow_scratch;
@@ -48,7 +51,7 @@ typedef struct ml_narrow_scratch {
 typedef struct ml_narrow_set {
     bool (*available)(void);
     void (*product)(const ml_narrow_product *product, const ml_narrow_scratch *scratch);
-    int64_t depth, columns;
+    int64_t rows, depth, part, columns; /* as above */
 } ml_narrow_set;
 
 /* On x86-64 only. */

@@ -5,27 +5,29 @@
 #include "kernels/kernels_private.h"
 #include "kernels/narrow.h"
 
-static int64_t narrow_rows(const ml_kernels_options *options)
+static int64_t narrow_rows(const ml_kernels_options *options, int64_t most)
 {
     enum { TILE = 32 };
-    return ml_round_up(ml_max(1, ml_min(options->tokens, ML_NARROW_ROWS)), TILE);
+    return ml_round_up(ml_max(1, ml_min(options->tokens, most)), TILE);
 }
 
-static int64_t floats_of(const ml_kernels_options *options, int threads, int64_t depth,
-                         int64_t columns)
+/* Of packed A, with its rows, and of every thread's packed B. */
+static int64_t floats_of(const ml_kernels_options *options, int threads, int64_t a, int64_t b)
 {
-    return ml_max(ml_backend_native.scratch_floats(options, threads),
-                  depth / 2 * (narrow_rows(options) + threads * columns));
+    return ml_max(ml_backend_native.scratch_floats(options, threads), (a + threads * b) / 2);
 }
 
 static int64_t floats_bf16(const ml_kernels_options *options, int threads)
 {
-    return floats_of(options, threads, ML_NARROW_DEPTH, ML_NARROW_COLUMNS);
+    return floats_of(options, threads, narrow_rows(options, ML_NARROW_ROWS) * ML_NARROW_DEPTH,
+                     ML_NARROW_PART * ML_NARROW_COLUMNS);
 }
 
 static int64_t floats_amx(const ml_kernels_options *options, int threads)
 {
-    return floats_of(options, threads, ML_NARROW_TILE_DEPTH, ML_NARROW_TILE_COLUMNS);
+    return floats_of(options, threads,
+                     narrow_rows(options, ML_NARROW_TILE_ROWS) * ML_NARROW_TILE_DEPTH,
+                     ML_NARROW_TILE_PART * ML_NARROW_TILE_COLUMNS);
 }
 
 #if defined(MPILORA_NATIVE_X86)
@@ -95,7 +97,7 @@ static ml_status start(const ml_narrow_set *set, ml_kernels_owner *owner,
     ml_status st = ml_backend_native.start(owner, options);
     if (st != ML_OK) return st;
     owner->narrow = set;
-    owner->narrow_rows = narrow_rows(options);
+    owner->narrow_rows = narrow_rows(options, set->rows);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
 #if defined(MPILORA_HAS_ONEDNN)

@@ -227,6 +227,7 @@ __attribute__((noinline, unused)) static void simulated_dpbf16ps(int to, int lef
 
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 
@@ -234,6 +235,7 @@ __attribute__((noinline, unused)) static void simulated_dpbf16ps(int to, int lef
 #define _tile_release simulated_release
 #define _tile_zero simulated_zero
 #define _tile_loadd simulated_loadd
+#define _tile_stream_loadd simulated_loadd
 #define _tile_stored simulated_stored
 #define _tile_dpbf16ps simulated_dpbf16ps
 

@@ -154,8 +154,7 @@ static void multiply(const ml_narrow_set *set, const operands *x, int64_t m, con
 {
     const int64_t rows = ml_round_up(how->rows, TILE),
                   a_bytes = rows * set->depth * (int64_t)sizeof(uint16_t),
-                  b_bytes =
-                      how->threads * set->depth / 2 * set->columns * (int64_t)sizeof(uint32_t);
+                  b_bytes = how->threads * set->part / 2 * set->columns * (int64_t)sizeof(uint32_t);
     uint8_t *a = fresh(a_bytes + GUARD, 1), *b = fresh(b_bytes + GUARD, 1);
     memset(a, 0xff, (size_t)(a_bytes + GUARD));
     memset(b, 0xff, (size_t)(b_bytes + GUARD));
@@ -246,14 +245,14 @@ static void edges_are_right(void **state)
                     products_are_right(rows[i], columns[j], depths[l], ML_BF16, turned);
 }
 
-/* Groups of 64 and 256 columns, parts of 768 and 1536 of the depth, pieces of 256 numbers; more
- * rows than are cut for two threads, which start with 2^20 products. */
+/* Groups of 64 and 512 columns, parts of 768 and 512 and depths of 768 and 4096, pieces of 256
+ * numbers; more rows than are cut for two threads, which start with 2^20 products. */
 static void parts_are_right(void **state)
 {
     (void)state;
     static const int64_t sizes[][3] = {{33, 300, 1601}, {20, 64, 3105}, {14, 257, 1536},
                                        {17, 70, 1537},  {230, 65, 97},  {1100, 40, 70},
-                                       {65, 520, 70},   {5, 1030, 300}};
+                                       {34, 40, 4113},  {65, 520, 70},  {5, 1030, 300}};
     for (size_t i = 0; i < COUNT(sizes); i++)
         for (int turned = 0; turned < 2; turned++)
             products_are_right(sizes[i][0], sizes[i][1], sizes[i][2], ML_BF16, turned);

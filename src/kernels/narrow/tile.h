@@ -8,14 +8,26 @@
 
 #if defined(__AMX_BF16__)
 enum {
+    ROWS = ML_NARROW_TILE_ROWS,
     DEPTH = ML_NARROW_TILE_DEPTH,
+    PART = ML_NARROW_TILE_PART,
     GROUP_COLUMNS = ML_NARROW_TILE_COLUMNS,
     LEAST_COLUMNS = 64, /* of a task; fewer make reading A too dear */
     LEAST_ROWS = 512,   /* fewer make packing B too dear */
-    TASKS_A_THREAD = 4, /* at least, where the product is large enough */
+    TASKS_A_THREAD = 2, /* at least, where the product is large enough */
     TILE_ROWS = 32,
     SIDE = 16 /* rows of a tile, and floats in one */
 };
+
+/* The rows of a tile, one part deep, fit into the first cache, where they stay while the panels of
+ * a group pass by from the second; those are read with the hint that they are not used again soon,
+ * or they would drive the rows out (a third of the speed). Where there are several parts, shallower
+ * ones leave room for C. */
+ML_INLINE int64_t most_of_part(int64_t depth)
+{
+    enum { OF_MANY = 512 };
+    return depth <= PART ? PART : OF_MANY;
+}
 
 /* Packed A has the numbers of a tile side by side: [rows / 32][depth / 32][32][32]. */
 enum { A_LINE = TILE_ROWS * LINE };
@@ -73,9 +85,9 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
         }
     }
     for (int64_t l = 0; l < pairs; l += SIDE, a += A_LINE, b += SIDE * TILE_COLUMNS) {
-        _tile_loadd(6, b, B_STRIDE);
+        _tile_stream_loadd(6, b, B_STRIDE);
         _tile_loadd(4, a, A_STRIDE);
-        _tile_loadd(7, b + SIDE, B_STRIDE);
+        _tile_stream_loadd(7, b + SIDE, B_STRIDE);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (two) {
@@ -123,13 +135,21 @@ static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const 
 #else
 
 enum {
+    ROWS = ML_NARROW_ROWS,
     DEPTH = ML_NARROW_DEPTH,
+    PART = ML_NARROW_PART,
     GROUP_COLUMNS = ML_NARROW_COLUMNS,
     LEAST_COLUMNS = ML_NARROW_COLUMNS,
     LEAST_ROWS = 98,
     TASKS_A_THREAD = 8,
     TILE_ROWS = 14 /* × two vectors of sums, two of B and one of A: 31 of 32 registers */
 };
+
+ML_INLINE int64_t most_of_part(int64_t depth)
+{
+    (void)depth;
+    return PART;
+}
 
 /* Packed A: [rows][DEPTH]. */
 enum { A_LINE = LINE };
