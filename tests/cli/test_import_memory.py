@@ -1,8 +1,9 @@
 """import --memory: the process stays below it, whatever is imported and made of it, and the base is the same, as it is with any number of threads; less than a row needs
-is refused. Of several weights that no block holds the first is named, whoever finds another one earlier."""
+is refused; so it is whatever order the file has its tensors in. Of several weights that no block holds the first of the model is named, whoever finds another one earlier."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ def identity(base):
 
 
 def damaged(folder):
-    """A model whose embedding has Inf in several pieces of an import, the first of them after a long way of good rows."""
+    """A model whose embedding has Inf in several pieces of an import, the first of them after a long way of good rows, and a later matrix NaN."""
     os.mkdir(folder)
     tensors = models.plain_tensors("llama", WIDTH, 512)
     dtype, shape, raw = tensors["model.embed_tokens.weight"]
@@ -43,10 +44,22 @@ def damaged(folder):
     for row, column in ((9000, 3 * 32 + 5), (9001, 0), (16000, 7), (30000, 200)):
         embed[row, column] = np.inf
     tensors["model.embed_tokens.weight"] = (dtype, shape, embed.tobytes())
+    dtype, shape, raw = tensors["model.layers.0.mlp.down_proj.weight"]
+    tensors["model.layers.0.mlp.down_proj.weight"] = (dtype, shape, np.full(shape, np.nan, "<f4").tobytes())
     models.write_safetensors(f"{folder}/model.safetensors", tensors)
     with open(f"{folder}/config.json", "w") as file:
         json.dump(models.config_of("llama", WIDTH, 512), file)
     return folder
+
+
+def turned_round(source, folder):
+    """The same model with the tensors of its file in the opposite order, so that an import takes the model's last tensors first."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    with open(f"{source}/model.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    header.pop("__metadata__", None)
+    models.write_safetensors(f"{folder}/model.safetensors", {name: (t["dtype"], t["shape"], data[slice(*t["data_offsets"])]) for name, t in reversed(header.items())})
 
 
 def main():
@@ -77,10 +90,14 @@ def main():
                 checks.that(identity(base) == wanted, f"{how}: another base with --memory {memory}")
             code, _, said = start("import", source, base, *how, threads=1)
             checks.that(code == 0 and identity(base) == wanted, f"{how}: exit {code}, or another base by one thread: {said}")
+            turned_round(source, f"{folder}/turned")
+            code, _, said = start("import", f"{folder}/turned", base, *how)
+            checks.that(code == 0 and identity(base) == wanted, f"{how}: exit {code}, or another base where the file has its tensors in another order: {said}")
         damaged(f"{folder}/damaged")
-        for threads in (1, 12):
-            code, _, said = start("import", f"{folder}/damaged", base, "--quantise", "q4_0", "--head-dtype", "q4_0", threads=threads)
-            checks.that(code == 3 and "embed.weight: row 9000, block 3 has a weight that is not finite" in said, f"{threads} threads: exit {code}: {said}")
+        turned_round(f"{folder}/damaged", f"{folder}/wrong")
+        for threads, name in ((1, "damaged"), (12, "damaged"), (1, "wrong"), (12, "wrong")):
+            code, _, said = start("import", f"{folder}/{name}", base, "--quantise", "q4_0", "--head-dtype", "q4_0", threads=threads)
+            checks.that(code == 3 and "embed.weight: row 9000, block 3 has a weight that is not finite" in said, f"{name}, {threads} threads: exit {code}: {said}")
         code, _, said = start("import", source, base, "--memory", "20M")
         checks.that(code == 2 and "--memory: 20000000 bytes are less than the" in said, f"20M: exit {code}: {said}")
         for words_, expected in ((("--memory", "much"), '"much", expected bytes'), (("--memory", "0"), "expected bytes")):

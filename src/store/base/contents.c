@@ -75,17 +75,44 @@ ml_status base_writer_put(const ml_base_writer *w, const base_rows *r, const voi
     return st;
 }
 
-void base_writer_pass(ml_base_writer *w, const base_rows *r, const void *stored,
-                      const ml_block_error *error)
+static void pass_to(ml_base_writer *w, const base_rows *r)
 {
-    if (r->first == 0) base_content_name(w->content, r->tensor.name);
-    ml_sha256_add(w->content, stored, (size_t)r->bytes);
-    w->error.lost += error->lost;
-    w->error.whole += error->whole;
     w->row = r->first + r->count;
     if (w->row < r->tensor.rows) return;
     w->row = 0;
     w->tensor = r->index + 1;
+}
+
+void base_writer_pass(ml_base_writer *w, const base_rows *r, const void *stored)
+{
+    if (r->first == 0) base_content_name(w->content, r->tensor.name);
+    ml_sha256_add(w->content, stored, (size_t)r->bytes);
+    pass_to(w, r);
+}
+
+ml_status base_writer_pass_back(ml_base_writer *w, int64_t end, char *piece)
+{
+    enum { ROWS_BYTES = 1 << 20 };
+    ml_model_tensor t;
+    ml_model_tensor_at(&w->spec, w->tensor, &t);
+    base_rows row = base_writer_at(w, &t, w->tensor, w->row, 1),
+              r = base_writer_at(w, &t, w->tensor, w->row,
+                                 ml_min(end - w->row, ml_max(1, ROWS_BYTES / row.bytes)));
+    if (r.first == 0) base_content_name(w->content, t.name);
+    for (int64_t at = 0; at < r.bytes; at += ML_SHA256_PIECE) {
+        int64_t n = ml_min(ML_SHA256_PIECE, r.bytes - at);
+        if (ml_file_read(w->fd, w->temporary, piece, n, r.offset + at) != ML_OK)
+            return ml_fail_within(ML_RESOURCE, "reading back what was just written");
+        ml_sha256_add(w->content, piece, (size_t)n);
+    }
+    pass_to(w, &r);
+    return ML_OK;
+}
+
+void base_writer_lost(ml_base_writer *w, const ml_block_error *error)
+{
+    w->error.lost += error->lost;
+    w->error.whole += error->whole;
 }
 
 double ml_base_writer_error(const ml_base_writer *w)
@@ -141,7 +168,7 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
     if (r.stored == ML_FP32) {
         ML_TRY(check_finite(&r, rows, NULL));
         ML_TRY(base_writer_put(w, &r, rows));
-        base_writer_pass(w, &r, rows, &error);
+        base_writer_pass(w, &r, rows);
         return ML_OK;
     }
     ML_TRY(make_piece(w));
@@ -151,7 +178,8 @@ ml_status ml_base_writer_rows(ml_base_writer *w, const char *name, int64_t first
         r = base_writer_at(w, &t, w->tensor, first_row + at, n);
         ML_TRY(base_writer_encode(&r, rows + at * t.cols, w->piece, &error));
         ML_TRY(base_writer_put(w, &r, w->piece));
-        base_writer_pass(w, &r, w->piece, &error);
+        base_writer_pass(w, &r, w->piece);
+        base_writer_lost(w, &error);
     }
 done:
     return st;
@@ -161,11 +189,10 @@ ml_status ml_base_writer_blocks(ml_base_writer *w, const char *name, int64_t fir
                                 int64_t nrows, const void *blocks)
 {
     ml_model_tensor t;
-    const ml_block_error none = {0};
     ml_status st = expect_rows(w, name, first_row, nrows, &t);
     if (st != ML_OK) return st;
     base_rows r = base_writer_at(w, &t, w->tensor, first_row, nrows);
     st = base_writer_put(w, &r, blocks);
-    if (st == ML_OK) base_writer_pass(w, &r, blocks, &none);
+    if (st == ML_OK) base_writer_pass(w, &r, blocks);
     return st;
 }

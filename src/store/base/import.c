@@ -48,14 +48,17 @@ static ml_status copy_all(const import_source *source, const ml_model_spec *spec
 {
     ml_status st = ML_OK;
     ml_base_writer *w = NULL;
+    ml_window *window = NULL;
     import_hashing *hashing = NULL;
     import_room room;
     char hash[ML_SHA256_HEX];
     ML_TRY(import_find_room(spec, options->memory, &room));
-    ML_TRY(import_hash_begin(&hashing, source));
+    ML_TRY(ml_window_create(&window, room.window));
+    ML_TRY(source->share(source->self, window));
+    ML_TRY(import_hash_begin(&hashing, source, window));
     ML_TRY(ml_base_writer_create(&w, out, spec, options->dtype, source->tokenizer.data,
                                  source->tokenizer.length, NULL, &source->files));
-    ML_TRY(import_stream(source, w, spec, options->keep, &room));
+    ML_TRY(import_stream(source, window, w, spec, options->keep, &room));
     import_say_error(w, options);
     st = import_hash_finish(hashing, hash);
     hashing = NULL;
@@ -65,6 +68,7 @@ static ml_status copy_all(const import_source *source, const ml_model_spec *spec
     w = NULL;
 done:
     import_hash_discard(hashing);
+    ml_window_destroy(window);
     ml_base_writer_discard(w);
     return st;
 }

@@ -4,9 +4,15 @@
 
 #include <stdatomic.h>
 
+#include "io/window.h"
 #include "mpilora/blocks.h"
 #include "mpilora/import.h"
 #include "mpilora/store.h"
+
+/* Places of a window: from the first row's to the last one's end; 0 bytes: every row needs all. */
+typedef struct import_range {
+    int64_t from, bytes;
+} import_range;
 
 /* A source of weights: what it is and rows [first, first + count) of each of its tensors, as
  * mpilora lays them out (out × in), in fp32. Several threads read at once. */
@@ -23,6 +29,11 @@ typedef struct import_source {
     const ml_block_format *(*format_of)(void *self, const ml_model_tensor *tensor);
     ml_status (*read_blocks)(void *self, const ml_model_tensor *tensor, int64_t first,
                              int64_t count, void *out);
+    /* Adds the files of the weights to a window, in the order in which `hash` takes them, which
+     * goes through it from now on, as all reading does. NULL: there are none. */
+    ml_status (*share)(void *self, ml_window *window);
+    /* Where a tensor lies in the window, or nearly. */
+    import_range (*find)(void *self, const ml_model_tensor *tensor);
     void (*close)(void *self);
 } import_source;
 
@@ -36,10 +47,6 @@ ml_status import_open_gguf(import_source *out, const char *path,
 ml_status import_keep_files(const char *directory, ml_base_files *files) ML_NODISCARD;
 /* The tokenizer of a directory that must have one. ML_INPUT. */
 ml_status import_directory_tokenizer(const char *directory, ml_text *json) ML_NODISCARD;
-
-/* source_hash.c: the SHA-256 of a file; ML_INTERNAL once *stop is set. */
-ml_status import_hash_file(const char *path, atomic_bool *stop,
-                           char hex[ML_SHA256_HEX]) ML_NODISCARD;
 
 /* Says what rounding to blocks has lost, where matrices were. */
 void import_say_error(const ml_base_writer *w, const ml_import_options *options);

@@ -63,7 +63,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     }
     ML_TRY(
         ml_base_writer_create(&w, out, &kept, options->dtype, json.data, json.length, hash, NULL));
-    ML_TRY(import_stream(&source, w, &kept, false, &room));
+    ML_TRY(import_stream(&source, NULL, w, &kept, false, &room));
     import_say_error(w, options);
     st = ml_base_writer_finish(w);
     w = NULL;

@@ -98,6 +98,18 @@ static ml_status grown_blocks(void *self, const ml_model_tensor *tensor, int64_t
     return g->from->read_blocks(g->from->self, tensor, first, count, out);
 }
 
+static ml_status grown_share(void *self, ml_window *window)
+{
+    const grown *g = self;
+    return g->from->share(g->from->self, window);
+}
+
+static import_range grown_find(void *self, const ml_model_tensor *tensor)
+{
+    const grown *g = self;
+    return g->from->find(g->from->self, tensor);
+}
+
 /* tokenizer.json in the place of all files that had the old tokens; tokenizer_config.json and the
  * others say nothing of them. */
 static ml_status renew_files(import_source *s)
@@ -168,6 +180,8 @@ ml_status import_add_tokens(import_source *out, import_source *from, const char 
     out->read_rows = grown_rows;
     out->format_of = from->format_of ? grown_format : NULL;
     out->read_blocks = from->read_blocks ? grown_blocks : NULL;
+    out->share = grown_share;
+    out->find = grown_find;
     g->from = from;
     ML_TRY(ml_tokenizer_grow(from->tokenizer.data, from->tokenizer.length, path, &out->tokenizer,
                              &g->added));

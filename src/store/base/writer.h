@@ -42,9 +42,13 @@ ml_status base_writer_encode(const base_rows *rows, const float *values, void *o
 /* Puts them at their place, in any order. Thread-safe. */
 ml_status base_writer_put(const ml_base_writer *w, const base_rows *rows,
                           const void *stored) ML_NODISCARD;
+/* Adds what rounding has lost. */
+void base_writer_lost(ml_base_writer *w, const ml_block_error *error);
 /* Adds them to the hash of the contents; one after the other, in the order of the model, which the
  * caller keeps. */
-void base_writer_pass(ml_base_writer *w, const base_rows *rows, const void *stored,
-                      const ml_block_error *error);
+void base_writer_pass(ml_base_writer *w, const base_rows *rows, const void *stored);
+/* The same of rows of the tensor that is due which were put before, up to row `end`: some of them
+ * are read back, by way of piece[ML_SHA256_PIECE]. ML_RESOURCE naming the file. */
+ml_status base_writer_pass_back(ml_base_writer *w, int64_t end, char *piece) ML_NODISCARD;
 
 #endif

@@ -223,11 +223,17 @@ static ml_status check_blocks(const gguf_file *f, const gguf_tensor *t, const ui
                    f->path, t->name, row, place % row_bytes(t) / t->type->bytes, t->type->name);
 }
 
+static ml_status read_at(const gguf_file *f, void *out, int64_t bytes, int64_t offset)
+{
+    int64_t done = f->window ? ml_window_read(f->window, f->number, out, bytes, offset) : 0;
+    return ml_file_read(f->fd, f->path, (char *)out + done, bytes - done, offset + done);
+}
+
 ml_status gguf_read_blocks(const gguf_file *f, const gguf_tensor *t, int64_t first, int64_t count,
                            void *out)
 {
     int64_t at = first * row_bytes(t), bytes = count * row_bytes(t);
-    ml_status st = ml_file_read(f->fd, f->path, out, bytes, t->offset + at);
+    ml_status st = read_at(f, out, bytes, t->offset + at);
     return st == ML_OK ? check_blocks(f, t, out, at, bytes) : st;
 }
 
@@ -250,10 +256,10 @@ ml_status gguf_read_rows(const gguf_file *f, const gguf_tensor *t, int64_t first
     double piece[PIECE / sizeof(double)];
     int64_t at = first * row_bytes(t), left = count * row_bytes(t), blocks = PIECE / t->type->bytes,
             step = blocks * t->type->bytes;
-    if (t->type->dtype == ML_FP32) return ml_file_read(f->fd, f->path, out, left, t->offset + at);
+    if (t->type->dtype == ML_FP32) return read_at(f, out, left, t->offset + at);
     for (; left > 0; left -= step, at += step, out += blocks * t->type->weights) {
         int64_t n = ml_min(step, left);
-        ML_TRY(ml_file_read(f->fd, f->path, piece, n, t->offset + at));
+        ML_TRY(read_at(f, piece, n, t->offset + at));
         ML_TRY(check_blocks(f, t, (const uint8_t *)piece, at, n));
         decode(t->type, (const uint8_t *)piece, n / t->type->bytes, out);
     }

@@ -8,6 +8,7 @@
 #ifndef MPILORA_STORE_FORMATS_GGUF_GGUF_H
 #define MPILORA_STORE_FORMATS_GGUF_GGUF_H
 
+#include "io/window.h"
 #include "mpilora/blocks.h"
 
 typedef enum gguf_kind {
@@ -55,6 +56,8 @@ typedef struct gguf_file {
     int64_t nvalues, ntensors;
     gguf_value *values;
     gguf_tensor *tensors;
+    ml_window *window; /* through which contents are read; borrowed; NULL: none */
+    int64_t number;    /* there */
 } gguf_file;
 
 /* Local. Close with gguf_close, also after a failure. */

@@ -18,7 +18,7 @@ static void source_close(void *self)
 static ml_status source_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX])
 {
     const gguf_source *g = self;
-    return import_hash_file(g->file.path, stop, hex);
+    return ml_window_hash(g->file.window, g->file.number, stop, hex);
 }
 
 /* ---- metadata ------------------------------------------------------------------------------ */
@@ -453,6 +453,8 @@ ml_status import_open_gguf(import_source *out, const char *path, const ml_import
     out->self = g;
     out->close = source_close;
     out->hash = source_hash;
+    out->share = gguf_import_share;
+    out->find = gguf_import_find;
     out->read_rows = gguf_import_rows;
     out->format_of = gguf_import_format;
     out->read_blocks = gguf_import_blocks;

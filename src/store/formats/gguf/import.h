@@ -3,6 +3,7 @@
 #define MPILORA_STORE_FORMATS_GGUF_IMPORT_H
 
 #include "mpilora/family.h"
+#include "store/base/import_private.h"
 #include "store/formats/gguf/gguf.h"
 
 typedef struct gguf_source {
@@ -26,7 +27,10 @@ ml_status gguf_import_check_unread(const gguf_source *g) ML_NODISCARD;
 ml_status gguf_import_check_tensors(const gguf_source *g) ML_NODISCARD;
 /* No head of its own, or one that is the embedding byte for byte. */
 ml_status gguf_import_find_head(const gguf_source *g, bool *tied) ML_NODISCARD;
-/* As import_source.read_rows; self: a gguf_source. */
+/* As import_source.share and find; self: a gguf_source. */
+ml_status gguf_import_share(void *self, ml_window *window) ML_NODISCARD;
+import_range gguf_import_find(void *self, const ml_model_tensor *t);
+/* As import_source.read_rows. */
 ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, int64_t count,
                            float *out) ML_NODISCARD;
 /* As import_source.format_of and read_blocks. */

@@ -58,6 +58,26 @@ ml_status gguf_import_rows(void *self, const ml_model_tensor *t, int64_t first, 
     return ML_OK;
 }
 
+ml_status gguf_import_share(void *self, ml_window *window)
+{
+    gguf_source *g = self;
+    ml_status st = ml_window_add(window, g->file.path, g->file.fd, g->file.bytes, &g->file.number);
+    if (st == ML_OK) g->file.window = window;
+    return st;
+}
+
+import_range gguf_import_find(void *self, const ml_model_tensor *t)
+{
+    const gguf_source *g = self;
+    ml_stored_place p;
+    place_of(g, t, &p);
+    const gguf_tensor *stored = gguf_find_tensor(&g->file, p.name);
+    int64_t row = stored->bytes / stored->rows,
+            at = stored->offset + (t->vector ? 0 : p.first * row);
+    return (import_range){ml_window_place(g->file.window, g->file.number, at),
+                          t->vector ? 0 : t->rows * row};
+}
+
 const ml_block_format *gguf_import_format(void *self, const ml_model_tensor *t)
 {
     const gguf_source *g = self;

@@ -92,16 +92,48 @@ static ml_status hf_read_rows(void *self, const ml_model_tensor *t, int64_t firs
     return ML_OK;
 }
 
-/* ---- opening ------------------------------------------------------------------------------- */
+/* ---- the files in one go ------------------------------------------------------------------- */
 
-static ml_status add_hash(const hf_source *h, const char *name, atomic_bool *stop, ml_text *list)
+static ml_status hf_share(void *self, ml_window *window)
 {
+    hf_source *h = self;
+    return hf_shards_share(&h->shards, window);
+}
+
+/* Of a packed matrix where its codes lie. */
+static import_range hf_find(void *self, const ml_model_tensor *t)
+{
+    const hf_source *h = self;
+    ml_stored_place place;
+    char name[sizeof place.name];
+    packed_matrix m;
+    bool packed;
+    hf_find_place(h, t, &place);
+    ml_stored_name_at(&place, 0, name, sizeof name);
+    hf_place at = hf_shards_find(&h->shards, name);
+    int64_t first = place.first;
+    if (!at.entry && hf_packed_open(&m, &packed, &h->packed, &h->shards, t, &place) == ML_OK &&
+        packed) {
+        at = m.part[PACKED_CODES];
+        packed_close(&m);
+    }
+    if (!at.entry) return (import_range){0};
+    int64_t from = ml_safetensors_place(h->shards.file[at.shard], at.entry),
+            row = at.entry->bytes / place.total;
+    if (hf_is_transposed(t, &place)) return (import_range){from, 0};
+    return (import_range){from + first * row, t->rows * row};
+}
+
+/* config.json, where it is still there. */
+static ml_status add_config_hash(const hf_source *h, ml_text *list)
+{
+    static const char name[] = "config.json";
     ml_text path = {0};
     char hex[ML_SHA256_HEX];
     const char *directory = h->shards.directory;
     ml_status st = ml_text_printf(&path, "%s/%s", directory, name);
     if (st == ML_OK && hf_has_file(directory, name)) {
-        st = import_hash_file(path.data, stop, hex);
+        st = ml_sha256_of_file(path.data, hex);
         if (st == ML_OK) st = ml_text_printf(list, "%s %s\n", name, hex);
     }
     ml_text_destroy(&path);
@@ -112,16 +144,21 @@ static ml_status hf_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_HEX])
 {
     ml_status st = ML_OK;
     const hf_source *h = self;
+    char of_file[ML_SHA256_HEX];
     ml_text list = {0};
-    ML_TRY(add_hash(h, "config.json", stop, &list));
-    for (int64_t i = 0; i < h->shards.count; i++)
-        ML_TRY(add_hash(h, h->shards.name[i], stop, &list));
+    ML_TRY(add_config_hash(h, &list));
+    for (int64_t i = 0; i < h->shards.count; i++) {
+        ML_TRY(ml_safetensors_hash(h->shards.file[i], stop, of_file));
+        ML_TRY(ml_text_printf(&list, "%s %s\n", h->shards.name[i], of_file));
+    }
     ML_TRY(ml_text_add(&list, h->tokenizer, h->tokenizer_length));
     ml_sha256_of(list.data, (size_t)list.length, hex);
 done:
     ml_text_destroy(&list);
     return st;
 }
+
+/* ---- opening ------------------------------------------------------------------------------- */
 
 /* Where config.json says nothing, ModelOpt's own file may. */
 static ml_status read_modelopt(hf_source *h, const char *directory)
@@ -151,6 +188,8 @@ ml_status import_open_huggingface(import_source *out, const char *directory)
     out->self = h;
     out->close = hf_close;
     out->hash = hf_hash;
+    out->share = hf_share;
+    out->find = hf_find;
     out->read_rows = hf_read_rows;
     out->format_of = hf_format_of;
     out->read_blocks = hf_read_blocks;

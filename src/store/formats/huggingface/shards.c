@@ -162,6 +162,14 @@ hf_place hf_shards_find(const hf_shards *s, const char *name)
     return place;
 }
 
+ml_status hf_shards_share(hf_shards *s, ml_window *window)
+{
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < s->count; i++) ML_TRY(ml_safetensors_share(s->file[i], window));
+done:
+    return st;
+}
+
 ml_status hf_shards_read(const hf_shards *s, hf_place place, int64_t first, int64_t count,
                          float *out)
 {

@@ -32,6 +32,8 @@ void hf_shards_close(hf_shards *shards); /* one that is zero or failed to open i
 /* Where a tensor is read from: of several files that have it the last by name, as transformers
  * reads them, whatever the index says. */
 hf_place hf_shards_find(const hf_shards *shards, const char *name);
+/* Adds all files to a window, in their order. */
+ml_status hf_shards_share(hf_shards *shards, ml_window *window) ML_NODISCARD;
 /* Elements [first, first + count) of it as fp32. */
 ml_status hf_shards_read(const hf_shards *shards, hf_place place, int64_t first, int64_t count,
                          float *out) ML_NODISCARD;

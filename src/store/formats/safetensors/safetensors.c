@@ -21,11 +21,14 @@ struct ml_safetensors {
     ml_safetensors_entry *entries;
     const ml_safetensors_entry **by_name; /* sorted */
     int64_t count, size;
+    ml_window *window; /* borrowed; NULL: none */
+    int64_t number;    /* there */
 };
 
 static ml_status read_at(const ml_safetensors *file, int64_t at, void *bytes, int64_t count)
 {
-    for (int64_t done = 0; done < count;) {
+    int64_t done = file->window ? ml_window_read(file->window, file->number, bytes, count, at) : 0;
+    while (done < count) {
         ssize_t n =
             pread(file->fd, (char *)bytes + done, (size_t)(count - done), (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
@@ -124,6 +127,24 @@ void ml_safetensors_close(ml_safetensors *file)
     ml_memory_free(file->entries);
     ml_memory_free(file->path);
     ml_memory_free(file);
+}
+
+ml_status ml_safetensors_share(ml_safetensors *file, ml_window *window)
+{
+    ml_status st = ml_window_add(window, file->path, file->fd, file->size, &file->number);
+    if (st == ML_OK) file->window = window;
+    return st;
+}
+
+int64_t ml_safetensors_place(const ml_safetensors *file, const ml_safetensors_entry *e)
+{
+    return ml_window_place(file->window, file->number, e->offset);
+}
+
+ml_status ml_safetensors_hash(const ml_safetensors *file, atomic_bool *stop,
+                              char hex[ML_SHA256_HEX])
+{
+    return ml_window_hash(file->window, file->number, stop, hex);
 }
 
 int64_t ml_safetensors_count(const ml_safetensors *file) { return file->count; }

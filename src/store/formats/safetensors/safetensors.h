@@ -7,7 +7,7 @@
 #ifndef MPILORA_STORE_FORMATS_SAFETENSORS_SAFETENSORS_H
 #define MPILORA_STORE_FORMATS_SAFETENSORS_SAFETENSORS_H
 
-#include "mpilora/base.h"
+#include "io/window.h"
 
 enum { ML_SAFETENSORS_DIMS = 8 };
 
@@ -25,6 +25,12 @@ typedef struct ml_safetensors ml_safetensors;
 ml_status ml_safetensors_open(ml_safetensors **out, const char *path) ML_NODISCARD;
 void ml_safetensors_close(ml_safetensors *file); /* NULL is fine */
 int64_t ml_safetensors_count(const ml_safetensors *file);
+/* Adds the file to a window, through which it is read from now on. */
+ml_status ml_safetensors_share(ml_safetensors *file, ml_window *window) ML_NODISCARD;
+/* The place of a tensor there, and the SHA-256 of the file, as ml_window_hash. */
+int64_t ml_safetensors_place(const ml_safetensors *file, const ml_safetensors_entry *entry);
+ml_status ml_safetensors_hash(const ml_safetensors *file, atomic_bool *stop,
+                              char hex[ML_SHA256_HEX]) ML_NODISCARD;
 /* In the order of the data. */
 const ml_safetensors_entry *ml_safetensors_at(const ml_safetensors *file, int64_t index);
 const ml_safetensors_entry *ml_safetensors_find(const ml_safetensors *file,
