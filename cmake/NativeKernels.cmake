@@ -8,7 +8,7 @@ file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/rounded/
 file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/narrow/*.c)
 
 # Blocks have the bytes of other programs, which round every product.
-set_source_files_properties(${root}/src/kernels/native/quantise_plain.c ${root}/src/kernels/native/quantise_search.c PROPERTIES
+set_source_files_properties(${root}/src/kernels/native/quantise_plain.c ${root}/src/kernels/native/quantise_sixteen.c ${root}/src/kernels/native/quantise_search.c PROPERTIES
   COMPILE_OPTIONS "-ffp-contract=off;-fno-trapping-math;-fno-math-errno;-Wno-psabi")
 
 # What a gradient goes through says itself where a product is rounded (native.h, ml_fma): its bits do not depend on the compiler.

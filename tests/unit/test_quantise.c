@@ -146,12 +146,15 @@ static void bytes_do_not_depend_on_instructions(void **state)
     for (ml_dtype d = ML_Q8_0; d < ML_DTYPES; d++) {
         const ml_block_format *f = ml_block_format_of(d);
         int64_t count = f->weights > 32 ? BLOCKS - 1 : SOME;
-        ml_block_error error = {0};
+        ml_block_error error = {0}, alone = {0};
         assert_int_equal(ml_block_quantise(f, x, count, out, &error), -1);
         for (int64_t i = 0; i < count; i++) {
             f->quantise(x + i * f->weights, block);
             assert_memory_equal(block, out + i * f->bytes, (size_t)f->bytes);
+            assert_int_equal(ml_block_quantise(f, x + i * f->weights, 1, block, &alone), -1);
         }
+        assert_true(fabs(error.lost - alone.lost) <= 1e-12 * alone.lost);
+        assert_true(fabs(error.whole - alone.whole) <= 1e-12 * alone.whole);
     }
     free(out);
     free(x);
@@ -169,10 +172,11 @@ static void what_blocks_cannot_hold_is_named(void **state)
         for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             if (d == ML_MXFP4 && isfinite(wrong[i])) continue; /* its exponents reach that far */
             ml_block_error error = {0};
+            int64_t count = 4 * WHOLE / f->weights, bad = count / 2;
             for (int j = 0; j < 4 * WHOLE; j++) x[j] = 0.01F * (float)(j % 37);
-            x[2 * f->weights + 5] = wrong[i];
-            x[3 * f->weights] = wrong[i];
-            assert_int_equal(ml_block_quantise(f, x, 4, out, &error), 2);
+            x[bad * f->weights + 5] = wrong[i];
+            x[(bad + 1) * f->weights] = wrong[i];
+            assert_int_equal(ml_block_quantise(f, x, count, out, &error), bad);
         }
     }
 }

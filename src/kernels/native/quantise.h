@@ -24,6 +24,10 @@ enum {
  * numbers the caller has checked. */
 int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int64_t count,
                                   uint8_t *out, ml_loss *loss);
+/* quantise_sixteen.c: as many as it likes, in sixteens, where there is no reason to look at single
+ * blocks; 0 where the instruction set has nothing for it. */
+int64_t ML_NATIVE(quantise_sixteen)(const ml_block_format *f, const float *x, int64_t count,
+                                    uint8_t *out, ml_loss *loss);
 int64_t ML_NATIVE(quantise_search)(const ml_block_format *f, const float *x, int64_t count,
                                    uint8_t *out);
 

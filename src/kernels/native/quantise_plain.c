@@ -247,8 +247,8 @@ ML_INLINE int64_t all(int number, int64_t bytes, const float *x, int64_t count, 
     return count;
 }
 
-int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int64_t count,
-                                  uint8_t *out, ml_loss *loss)
+static int64_t one_by_one(const ml_block_format *f, const float *x, int64_t count, uint8_t *out,
+                          ml_loss *loss)
 {
     switch (f->number) {
     case ML_GGUF_Q8_0:
@@ -266,4 +266,17 @@ int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int6
     default:
         return 0;
     }
+}
+
+int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int64_t count,
+                                  uint8_t *out, ml_loss *loss)
+{
+    enum { SIXTEEN = 16 };
+    for (int64_t i = 0, n, done; i < count; i += n) {
+        i += ML_NATIVE(quantise_sixteen)(f, x + N * i, count - i, out + f->bytes * i, loss);
+        n = ml_min(SIXTEEN, count - i);
+        done = one_by_one(f, x + N * i, n, out + f->bytes * i, loss);
+        if (done < n) return i + done;
+    }
+    return count;
 }
