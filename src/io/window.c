@@ -261,8 +261,21 @@ static chunk *take(ml_window *w, int64_t number)
     return c;
 }
 
-static void leave(ml_window *w, chunk *c)
+const void *ml_window_take(ml_window *w, int64_t number, int64_t bytes, int64_t offset,
+                           int64_t *got)
 {
+    const file *f = &w->files[number];
+    if (offset >= f->bytes) return NULL;
+    *got = ml_min(ml_min(bytes, f->bytes - offset), w->size - offset % w->size);
+    pthread_mutex_lock(&w->mutex);
+    const chunk *c = take(w, f->chunk + offset / w->size);
+    pthread_mutex_unlock(&w->mutex);
+    return c ? c->data + offset % w->size : NULL;
+}
+
+void ml_window_leave(ml_window *w, int64_t number, int64_t offset)
+{
+    chunk *c = &w->ring[(w->files[number].chunk + offset / w->size) % CHUNKS];
     pthread_mutex_lock(&w->mutex);
     c->pins--;
     if (c->pins == 0 && has_room(w)) pthread_cond_broadcast(&w->moved);
@@ -271,16 +284,12 @@ static void leave(ml_window *w, chunk *c)
 
 int64_t ml_window_read(ml_window *w, int64_t number, void *out, int64_t bytes, int64_t offset)
 {
-    const file *f = &w->files[number];
-    int64_t done = 0;
-    while (done < bytes && offset + done < f->bytes) {
-        int64_t at = offset + done, n = ml_min(bytes - done, w->size - at % w->size);
-        pthread_mutex_lock(&w->mutex);
-        chunk *c = take(w, f->chunk + at / w->size);
-        pthread_mutex_unlock(&w->mutex);
-        if (!c) break;
-        memcpy((char *)out + done, c->data + at % w->size, (size_t)n);
-        leave(w, c);
+    const void *there;
+    int64_t done = 0, n;
+    while (done < bytes &&
+           (there = ml_window_take(w, number, bytes - done, offset + done, &n)) != NULL) {
+        memcpy((char *)out + done, there, (size_t)n);
+        ml_window_leave(w, number, offset + done);
         done += n;
     }
     return done;

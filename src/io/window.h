@@ -32,6 +32,11 @@ void ml_window_release(ml_window *window, int64_t place);
 /* Copies bytes that are in the window or about to be; returns how many of the first ones, the
  * caller reads the others himself. Thread-safe. */
 int64_t ml_window_read(ml_window *window, int64_t file, void *out, int64_t bytes, int64_t offset);
+/* The same without a copy: the bytes that lie in one piece, *got of them, until ml_window_leave of
+ * the same place; NULL: none. Thread-safe. */
+const void *ml_window_take(ml_window *window, int64_t file, int64_t bytes, int64_t offset,
+                           int64_t *got);
+void ml_window_leave(ml_window *window, int64_t file, int64_t offset);
 /* The SHA-256 of a file as it goes by; files in their order, by one thread. ML_INPUT naming the
  * path, ML_INTERNAL once *stop is set. */
 ml_status ml_window_hash(ml_window *window, int64_t file, atomic_bool *stop,
