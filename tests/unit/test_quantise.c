@@ -128,6 +128,19 @@ static void halves_round_to_nearest(void **state)
     assert_true(isnan(ml_half_to_float(ml_half_from_float(NAN))));
 }
 
+/* One block of sixteen is odd: the largest number with both signs, one beside a power of two, a
+ * least one of 0 or −0. */
+static void put_odd_blocks(float *x, int count)
+{
+    for (int g = 0; g < count / (32 * 16); g++) {
+        float *b = x + 32 * (16 * g + 5);
+        bool low = g % 6 > 3;
+        for (int i = 0; low && i < 32; i++) b[i] = fabsf(b[i]) + 1;
+        b[3] = low ? (g % 2 ? 0 : -0.0F) : g % 6 == 0 ? 64 : g % 6 == 1 ? -64 : 0x1.fffffep5F;
+        b[9] = low ? -b[3] : g % 6 < 2 ? -b[3] : b[9];
+    }
+}
+
 /* The format's own function, one block after the other, is the reference: also of zeros with signs,
  * of numbers next to fp32's and fp16's ends, and of counts that lanes do not divide. */
 static void bytes_do_not_depend_on_instructions(void **state)
@@ -143,6 +156,8 @@ static void bytes_do_not_depend_on_instructions(void **state)
     for (int i = 0; i < 64 * WHOLE; i++)
         x[i] = odd[(i * 7 + i / 32 * i / 5) % 16] * (i / 512 % 2 ? 1 : 0.01F);
     for (int i = 0; i < 8 * WHOLE; i++) x[i] = i / 64 % 2 ? -0.0F : 0;
+    for (int i = 128 * WHOLE; i < 256 * WHOLE; i++) x[i] = sinf((float)i) + 0.001F;
+    put_odd_blocks(x + 128 * WHOLE, 128 * WHOLE);
     for (ml_dtype d = ML_Q8_0; d < ML_DTYPES; d++) {
         const ml_block_format *f = ml_block_format_of(d);
         int64_t count = f->weights > 32 ? BLOCKS - 1 : SOME;

@@ -131,14 +131,43 @@ static void a_window_that_is_closed_gives_nothing(void **state)
     assert_int_equal(s.hashed, ML_OK);
     for (int f = 0; f < FILES; f++) assert_string_equal(s.found[f], s.hex[f]);
     drop(&s);
+    for (int by_hash = 0; by_hash < 2; by_hash++) {
+        make(&s);
+        ml_window_begin(s.window);
+        assert_true(is_right(&s, 0, 0, PART));
+        atomic_store(&s.stop, true);
+        if (!by_hash) ml_window_stop(s.window);
+        hash(&s);
+        assert_int_equal(s.hashed, ML_INTERNAL);
+        assert_int_equal(read_all(&s, 0, false), 0); /* and waits for nothing */
+        drop(&s);
+    }
+}
+
+static void *read_on(void *self) { return read_all(self, 0, false) ? self : NULL; }
+
+static void what_is_taken_stays(void **state)
+{
+    (void)state;
+    shelf s;
+    pthread_t thread, other;
+    void *wrong;
+    int64_t got;
     make(&s);
     ml_window_begin(s.window);
-    assert_true(is_right(&s, 0, 0, PART));
-    ml_window_stop(s.window);
-    assert_int_equal(read_all(&s, 0, false), 0);
-    atomic_store(&s.stop, true);
-    hash(&s);
-    assert_int_equal(s.hashed, ML_INTERNAL);
+    const void *there = ml_window_take(s.window, s.number[0], PART, 0, &got);
+    assert_non_null(there);
+    assert_true(got > 0 && got <= PART);
+    assert_int_equal(pthread_create(&thread, NULL, hash, &s), 0);
+    assert_int_equal(pthread_create(&other, NULL, read_on, &s), 0);
+    (void)usleep(100000); /* in which the others would come to the end */
+    assert_memory_equal(there, s.bytes[0], (size_t)got);
+    ml_window_leave(s.window, s.number[0], 0);
+    pthread_join(other, &wrong);
+    assert_null(wrong);
+    ml_window_release(s.window, INT64_MAX);
+    pthread_join(thread, NULL);
+    assert_int_equal(s.hashed, ML_OK);
     drop(&s);
 }
 
@@ -165,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everybody_reads_what_lies_there),
         cmocka_unit_test(a_window_that_is_closed_gives_nothing),
+        cmocka_unit_test(what_is_taken_stays),
         cmocka_unit_test(a_file_that_became_shorter_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
