@@ -232,6 +232,7 @@ typedef struct ml_tokenize_report {
     int64_t spelled;         /* special tokens that the texts spell */
     ml_label_kind label_kind;
     int64_t label_count;
+    int64_t labels_met; /* how many of the classes occur; 0 where they have names */
 } ml_tokenize_report;
 
 /* The word of a format: "jsonl", "e2e", "text", "ids", "glue", "conll"; "guess".

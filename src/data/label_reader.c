@@ -40,6 +40,7 @@ void label_reader_destroy(label_reader *r)
 {
     json_decref(r->number_of);
     ml_memory_free(r->value);
+    ml_memory_free(r->met);
     *r = (label_reader){0};
 }
 
@@ -120,6 +121,17 @@ ml_status label_reader_class(label_reader *r, const char *name, int64_t length, 
     return ML_OK;
 }
 
+static ml_status meet(label_reader *r, int64_t class)
+{
+    ml_status st = ML_OK;
+    if (!r->met) ML_NEW(r->met, ML_MOST_LABELS, ML_MEM_OTHER, "the numbers of labels");
+    r->different += !r->met[class];
+    r->met[class] = 1;
+    r->largest = ml_max(r->largest, class);
+done:
+    return st;
+}
+
 /* A class that is a number. */
 static ml_status take_number(label_reader *r, json_int_t value, int32_t *out)
 {
@@ -134,9 +146,8 @@ static ml_status take_number(label_reader *r, json_int_t value, int32_t *out)
             ML_INPUT,
             "the label %" JSON_INTEGER_FORMAT " is outside: classes go from 0 to %" PRId64 "%s",
             value, most, value == -1 ? " (-1 stands where a test set has no labels)" : "");
-    r->largest = ml_max(r->largest, value);
     *out = (int32_t)value;
-    return ML_OK;
+    return meet(r, value);
 }
 
 ml_status label_reader_token(label_reader *r, const json_t *label, int32_t *out)
@@ -333,11 +344,32 @@ done:
     return st;
 }
 
+/* A head has a row for each number up to the largest, so that one id or amount among the labels
+ * would make a head of that size. Many classes of which hardly any occurs are taken for such
+ * numbers, unless
+ * --labels or the base's head say that there are so many. */
+static ml_status check_numbers(const label_reader *r)
+{
+    enum { FEW = 1024, SHARE = 16 };
+    const int64_t count = r->largest + 1;
+    if (r->known->count || r->known->base || r->known->unnamed >= count) return ML_OK;
+    if (count <= FEW || r->different * SHARE >= count) return ML_OK;
+    return ml_fail(
+        ML_INPUT,
+        "labels go up to %" PRId64 ", but only %" PRId64 " of these %" PRId64
+        " classes occur, and a head has a row for each; where that is meant say --labels "
+        "%" PRId64 "%s",
+        r->largest, r->different, count, count,
+        r->kind == ML_LABEL_CLASS ? ", where they are numbers to regress --labels number" : "");
+}
+
 ml_status label_reader_finish(label_reader *r)
 {
     if (r->kind != ML_LABEL_CLASS && r->kind != ML_LABEL_TOKENS) return ML_OK;
     if (r->known->names) return ML_OK;
     if (r->named) return name_in_order(r);
+    ml_status st = check_numbers(r);
+    if (st != ML_OK) return st;
     int64_t count = ml_max(r->known->count ? r->known->count : r->largest + 1, 2);
     return ml_dataset_writer_name_labels(r->writer, count, "", NULL);
 }

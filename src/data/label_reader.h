@@ -16,6 +16,8 @@ typedef struct label_reader {
     bool named;                  /* the classes have names */
     int64_t count;               /* bits, or the names so far */
     int64_t largest;             /* class that came as a number; −1: none */
+    unsigned char *met;          /* [ML_MOST_LABELS] 1: a number that came; NULL before the first */
+    int64_t different;           /* how many of these */
     json_t *number_of;           /* {name: its number}, in the order of sight or as known */
     float *value;                /* [count] of bits, else [1] */
 } label_reader;
@@ -36,7 +38,7 @@ ml_status label_reader_token(label_reader *reader, const json_t *label, int32_t 
 
 /* After the last label: tells the writer how many classes there are, and their names in the order
  * of --labels, else of the base, else of their bytes. Nothing without labels. ML_INPUT where all
- * labels are one. */
+ * labels are one, or where numbers are hardly those of classes. */
 ml_status label_reader_finish(label_reader *reader) ML_NODISCARD;
 
 #endif

@@ -267,6 +267,7 @@ static ml_status finish_labels(ml_tokenize_job *job)
     ml_status st = label_reader_finish(&job->labels);
     job->report->label_kind = job->judged ? ML_LABEL_WANTED : job->labels.kind;
     job->report->label_count = ml_dataset_writer_label_count(job->writer);
+    job->report->labels_met = job->labels.different;
     if (st == ML_OK && known && known->count && !job->labelled)
         return ml_fail(ML_INPUT, "%s: no row has a label, but --labels says what they are",
                        job->options->in);

@@ -152,6 +152,22 @@ def check_bad():
     checks.that("were cut to that: " in tokenize("long.jsonl", "\n".join(json.dumps(one("the river " * 40, label)) for label in "ab"))[0], "nothing said of texts that were cut")
 
 
+def check_sparse():
+    """An id among the labels would make a head with a row for each number below it; --labels, the base's head or rows of more of the classes mean it so."""
+    rows = lambda *labels: "\n".join(json.dumps(one("the river", label)) for label in labels)
+    words = lambda *labels: json.dumps({"input_ids": [1] * len(labels), "token_labels": labels})
+    says = "labels go up to 1000000, but only 2 of these 1000001 classes occur"
+    refused(f"{says}, and a head has a row for each; where that is meant say --labels 1000001, where they are numbers to regress --labels number", "ids.jsonl", rows(0, 1000000))
+    refused(f"{says}, and a head has a row for each; where that is meant say --labels 1000001\n", "ids.jsonl", words(0, 1000000, -100))
+    refused("but only 64 of these 1025 classes occur", "ids.jsonl", rows(*range(63), 1024))
+    for labels, more, count, said in ((([0, 1000000]), ["--labels", "1000001"], 1000001, "1000001 classes, of which 2 occur"), ([*range(64), 1024], [], 1025, "1025 classes, of which 65 occur"),
+                                      ([0, 1023], [], 1024, "1024 classes, of which 2 occur"), ([0, 1], [], 2, "2 classes\n")):  # fmt: skip
+        text, found = tokenize("many.jsonl", rows(*labels), *more)
+        checks.that(found["label_count"] == count and said in text, f"{len(labels)} labels {more}: {text} {found}")
+    found = tokenize("many.jsonl", rows(0, 1999), base="wide")[1]
+    checks.that(found["label_count"] == 2000, f"labels of a base with 3000 classes: {found}")
+
+
 def check_supersenses():
     """A small folder of WordNet's form: no word on both sides, definitions once, examples left out, the same rows for the same seed."""
     os.makedirs("wordnet")
@@ -187,6 +203,8 @@ def main():
         check_order()
         check_words()
         check_bad()
+        make_base("wide", {str(i): f"LABEL_{i}" for i in range(3000)})
+        check_sparse()
         check_supersenses()
         os.chdir("/")
     checks.end()

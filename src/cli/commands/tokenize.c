@@ -38,10 +38,13 @@ static void print_labels(const ml_tokenize_report *r)
         printf("labels: numbers\n");
         return;
     }
-    printf("labels: %" PRId64 " %s\n", r->label_count,
+    printf("labels: %" PRId64 " %s", r->label_count,
            r->label_kind == ML_LABEL_BITS     ? "bits a sequence"
            : r->label_kind == ML_LABEL_TOKENS ? "classes of tokens"
                                               : "classes");
+    if (r->labels_met && r->labels_met < r->label_count)
+        printf(", of which %" PRId64 " occur", r->labels_met);
+    printf("\n");
 }
 
 static void print_report(const ml_tokenize_options *options, const ml_tokenize_report *r)
