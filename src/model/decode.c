@@ -119,6 +119,7 @@ void ml_model_decode(ml_model *m, ml_cache *c, int64_t count, const int64_t *slo
     for (int64_t l = m->first_layer; l < m->end_layer; l++) {
         const ml_layer *layer = &m->layers[l];
         project_qkv(m, l, &batch, NULL);
+        round_qkv(m, count);
         attend_cache(m, c, l, count, slot);
         add_attention_and_mlp(m, layer, &batch, count, false, NULL);
     }

@@ -105,11 +105,23 @@ void save_as(const ml_model *m, ml_dtype dtype, void *saved, const float *x, int
         (void)ml_block_quantise(format, x, count / format->weights, saved, &error);
 }
 
+void round_to_bf16(const ml_model *m, float *x, int64_t count)
+{
+    enum { PIECE = 1024 };
+    const ml_kernels *k = m->kernels;
+    if (m->dtype != ML_BF16) return;
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < count; first += PIECE) {
+        uint16_t narrow[PIECE];
+        int64_t n = ml_min(PIECE, count - first);
+        k->fp32_to_bf16(n, x + first, narrow);
+        k->bf16_to_fp32(n, narrow, x + first);
+    }
+}
+
 void round_as_kept(const ml_model *m, float *x, int64_t count)
 {
-    if (!m->pieces || m->dtype != ML_BF16) return;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i++) x[i] = ml_bf16_to_float(ml_bf16_from_float(x[i]));
+    if (m->pieces) round_to_bf16(m, x, count);
 }
 
 const float *saved_mlp_input(const ml_model *m, int64_t l, const chunk *c)

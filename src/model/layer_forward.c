@@ -92,8 +92,18 @@ void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_laye
         pass.saved = hook_rows(saved ? saved->hook_qkv : NULL, &layer->qkv, &c);
         ml_linear_forward(&layer->qkv, &pass, n, a->qkv + c.first * width);
     }
+    if (m->spec.qk_norm) round_to_bf16(m, a->qkv, T * width);
     if (saved && m->spec.qk_norm) save_rows(m, saved->qkv, 0, a->qkv, T * width);
     query_key_forward(m, l, T, a->qkv);
+}
+
+/* Backward finds probabilities again as exp(score - lse): where scores are large, one of numbers
+ * that were rounded in between lies far beside the sum that forward had of the others. So attention
+ * takes them as they are kept; what norms over heads make of the numbers that are kept is made
+ * again. */
+void round_qkv(const ml_model *m, int64_t T)
+{
+    if (!m->spec.qk_norm) round_to_bf16(m, m->act.qkv, T * qkv_width(m));
 }
 
 static void attend_batch(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved)
@@ -213,6 +223,7 @@ void layer_attend(ml_model *m, int64_t l, const ml_batch *batch, bool backward)
     const saved_layer *saved = backward ? &m->act.layers[l] : NULL;
     project_qkv(m, l, batch, saved);
     virtual_keys_forward(m, l, batch, m->act.qkv);
+    round_qkv(m, batch->tokens);
     attend_batch(m, l, batch, saved);
 }
 

@@ -222,6 +222,7 @@ void save_as(const ml_model *m, ml_dtype dtype, void *saved, const float *x, int
 /* Where gradients come in pieces: x as it would come back. What is computed again starts from that,
  * so the same bits in every mode need that forward does, too. */
 void round_as_kept(const ml_model *m, float *x, int64_t count);
+void round_to_bf16(const ml_model *m, float *x, int64_t count); /* nothing in fp32 */
 const float *saved_rows(const ml_model *m, const void *saved, int64_t first, float *wide,
                         int64_t count); /* as fp32, converted into `wide` in bf16 */
 /* a->x of T rows as the layer's x1; and before it is computed again x1 whole, where each rank has
@@ -335,6 +336,7 @@ void gather_rows(const ml_batch *batch, int64_t width, const float *from, float 
 /* x → a->qkv (rotated); then, with a->attention filled, the rest of the layer. `kept` NULL:
  * nothing is kept. */
 void project_qkv(ml_model *m, int64_t l, const ml_batch *batch, const saved_layer *saved);
+void round_qkv(const ml_model *m, int64_t T); /* then, as attention takes them */
 void add_attention_and_mlp(ml_model *m, const ml_layer *layer, const ml_batch *batch, int64_t rows,
                            bool predicted, const saved_layer *saved);
 /* The two halves of a layer; a->qkv lasts until the second. */
