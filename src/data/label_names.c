@@ -40,6 +40,8 @@ static ml_status take_list(ml_label_names *out, const char *given, const json_t 
         const char *name = json_string_value(json_array_get(list, i));
         if (!name || !*name)
             st = ml_fail(wrong, "--labels %.200s: name %zu is empty or no text", given, i + 1);
+        else if (strlen(name) != json_string_length(json_array_get(list, i)))
+            st = ml_fail(wrong, "--labels %.200s: name %zu has a zero byte", given, i + 1);
         else if (json_object_get(seen, name))
             st = ml_fail(wrong, "--labels %.200s: \"%.200s\" is there twice", given, name);
         else if (json_object_set_new(seen, name, json_null()))

@@ -138,12 +138,6 @@ static ml_status check_is_text(const char *path, const ml_text *line)
     if (line->length >= 4 && !memcmp(line->data, "PAR1", 4))
         return ml_fail(ML_INPUT,
                        "%s: is a Parquet file; jobs/parquet_to_jsonl.py makes jsonl of it", path);
-    if (memchr(line->data, '\0', (size_t)line->length))
-        return ml_fail(
-            ML_INPUT,
-            "%s: is no text: there is a zero byte in it (for plain text all the same say "
-            "--format text)",
-            path);
     if (is_named(path, tables))
         return ml_fail(
             ML_INPUT,

@@ -46,6 +46,7 @@ static ml_status find_part(void *context, ml_text *to, ml_ahead_row *row, bool *
     while (!whole) {
         st = ml_line_reader_next(reader, more);
         row->line = reader->number;
+        if (st == ML_OK && *more) st = ml_tokenize_check_text(d->job, &reader->line);
         if (st != ML_OK) goto done;
         if (*more && !ml_tokenize_is_blank(reader->line.data, reader->line.length)) {
             ML_TRY(add_line(d, to, row, &whole));

@@ -38,6 +38,15 @@ done:
 
 /* ---- e2e ----------------------------------------------------------------------------------- */
 
+ml_status ml_tokenize_check_text(const ml_tokenize_job *job, const ml_text *line)
+{
+    if (job->options->format != ML_FORMAT_GUESS) return ML_OK;
+    if (!memchr(line->data, '\0', (size_t)line->length)) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "there is a zero byte in it, as in no text (for plain text all the same say "
+                   "--format text)");
+}
+
 bool ml_tokenize_is_blank(const char *line, int64_t length)
 {
     for (int64_t i = 0; i < length; i++)

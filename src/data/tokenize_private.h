@@ -132,6 +132,9 @@ ml_status ml_tokenize_each(ml_tokenize_job *job, const ml_ahead_source *source,
 /* The lines of job->reader as a source, to which the caller adds what it encodes. */
 ml_ahead_source ml_tokenize_lines(ml_tokenize_job *job);
 bool ml_tokenize_is_blank(const char *line, int64_t length);
+/* What nobody has called text is not learnt as such where it is none: a line with a zero byte is
+ * ML_INPUT, wherever it stands in the file. */
+ml_status ml_tokenize_check_text(const ml_tokenize_job *job, const ml_text *line) ML_NODISCARD;
 /* Calls `one` for every row of job->rows. */
 ml_status ml_tokenize_rows(ml_tokenize_job *job,
                            ml_status (*one)(ml_tokenize_job *job, const json_t *row)) ML_NODISCARD;

@@ -53,9 +53,11 @@ done:
 
 static ml_status find_line(void *context, ml_text *to, ml_ahead_row *row, bool *more)
 {
-    ml_line_reader *reader = &((ml_tokenize_job *)context)->reader;
+    ml_tokenize_job *job = context;
+    ml_line_reader *reader = &job->reader;
     ml_status st = ml_line_reader_next(reader, more);
     row->line = reader->number;
+    if (st == ML_OK && *more) st = ml_tokenize_check_text(job, &reader->line);
     return st == ML_OK && *more ? ml_text_add(to, reader->line.data, reader->line.length) : st;
 }
 

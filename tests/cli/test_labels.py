@@ -149,6 +149,9 @@ def check_bad():
         refused(says, "good.jsonl", good, "--labels", labels, code=2)
     write("one.txt", "no\n")
     refused("1 names, expected two", "good.jsonl", good, "--labels", "one.txt")
+    for name, text in (("zero.txt", "yes\nno\0w\n"), ("zero.json", '["yes", "no\\u0000w"]')):
+        write(name, text)
+        refused("name 2 has a zero byte", "good.jsonl", good, "--labels", name)
     checks.that("were cut to that: " in tokenize("long.jsonl", "\n".join(json.dumps(one("the river " * 40, label)) for label in "ab"))[0], "nothing said of texts that were cut")
 
 

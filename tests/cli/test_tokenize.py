@@ -85,10 +85,14 @@ def test_other_files():
             file.write(table)
         run(*tokenize, name, "rows.h5", code=3, says=f"{name}: is a table by its name")
         run(*tokenize, name, "rows.h5", "--format", "text", says="as text")
-    for name, data, says in (("rows.parquet", b"PAR1\x15\x04the", "parquet_to_jsonl.py"), ("rows.bin", b"the\0river\n", "zero byte")):
+    for name, data, says in (("rows.parquet", b"PAR1\x15\x04the", "parquet_to_jsonl.py"), ("rows.bin", b"the\0river\n", "line 1: there is a zero byte"),
+                             ("later.bin", b"the river\n\nruns\n\0", "line 4: there is a zero byte"), ("base.h5.copy", open("base.h5", "rb").read(), "there is a zero byte"),
+                             ("e2e.bin", b"name[a]||b\nname[c]||\0d\n", "line 2: there is a zero byte")):  # fmt: skip
         with open(name, "wb") as file:
             file.write(data)
         run(*tokenize, name, "rows.h5", code=3, says=says)
+    for name, format in (("later.bin", "text"), ("e2e.bin", "e2e")):
+        run(*tokenize, name, "rows.h5", "--format", format, says=f"as {format}")
     with gzip.open("text.json.gz", "wt") as file:
         file.write("The river runs.\n")
     run(*tokenize, "text.json.gz", "rows.h5", code=3, says="expected { or [")
