@@ -105,13 +105,16 @@ static ml_status put_range(const key *k, ml_text *out)
         ML_TRY(put_words(target_words, out));
         break;
     case KEY_TEXT:
+        if (k->choices) ML_TRY(put_words(k->choices, out));
+        break;
     case KEY_LAYERS:
     case KEY_NAMES:
     case KEY_FILES:
     case KEY_RUNS:
         break;
     }
-    if (k->nullable) ML_TRY(ml_text_printf(out, "%s`null`", k->kind == KEY_TEXT ? "or " : "; or "));
+    bool any = k->kind == KEY_TEXT && !k->choices;
+    if (k->nullable) ML_TRY(ml_text_printf(out, "%s`null`", any ? "or " : "; or "));
 done:
     return st;
 }

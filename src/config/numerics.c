@@ -15,12 +15,13 @@ static bool is_path(const char *given, const char *path) { return given && !strc
 
 ml_status numerics_check(ml_run_config *c)
 {
+    const bool forced = c->backend && !is_path(c->backend, "auto");
     const struct {
         const char *key;
         bool wrong;
         const char *why;
     } all[] = {
-        {"kernels.product", c->backend && strcmp(c->backend, "native") != 0,
+        {"kernels.product", forced && !is_path(c->backend, "native"),
          "of the products native alone has one order of summation for any number of rows and "
          "threads; set it to native, or leave it out"},
         {"kernels.vector", is_path(c->vector_path, "ref"),
@@ -33,7 +34,8 @@ ml_status numerics_check(ml_run_config *c)
             return ml_run_config_refuse(c, all[i].key, "numerics is grid: %s, or numerics to fast",
                                         all[i].why);
     if (!ml_run_config_comes_in_pieces(c)) c->batch.micro = 1;
-    if (c->backend) return ML_OK;
+    if (forced) return ML_OK;
+    ml_memory_free(c->backend);
     c->backend = ml_memory_string("native");
     return c->backend ? ML_OK : ML_RESOURCE;
 }

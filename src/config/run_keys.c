@@ -40,6 +40,12 @@ static const char *const pair_losses[] = {"sigmoid",
                                           "apo_zero_unpaired",
                                           NULL};
 static const char *const measures[] = {"once", "always", NULL};
+/* All names that the kernels know in any build: a configuration may be written for another
+ * processor than that which reads it (plan). */
+static const char *const products[] = {"auto",          "native",      "blas",       "onednn",
+                                       "onednn-matmul", "native-bf16", "native-amx", "onednn-bf16",
+                                       "ref",           NULL};
+static const char *const vectors[] = {"auto", "avx512", "avx2", "generic", "ref", NULL};
 
 const char *ml_numerics_name(ml_numerics n) { return numerics[n]; }
 const char *ml_objective_name(ml_objective objective) { return objectives[objective]; }
@@ -683,14 +689,15 @@ const key run_keys[] = {
     {.path = "kernels.product",
      .kind = KEY_TEXT,
      .offset = AT(backend),
+     .choices = products,
      .nullable = true,
-     .about = "Forces the path of products with a weight: `native`, `blas`, `onednn`, "
-              "`native-bf16`, `native-amx`, `onednn-bf16` or `ref`."},
+     .about = "Forces the path of products with a weight; `auto` and `null` do not."},
     {.path = "kernels.vector",
      .kind = KEY_TEXT,
      .offset = AT(vector_path),
+     .choices = vectors,
      .nullable = true,
-     .about = "Forces the path of everything else: `avx512`, `avx2`, `generic` or `ref`."},
+     .about = "Forces the path of everything else."},
     {.path = "kernels.measure",
      .kind = KEY_CHOICE,
      .offset = AT(measure),

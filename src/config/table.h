@@ -16,7 +16,8 @@ typedef enum key_kind {
     KEY_REAL,   /* double; null gives 0 where nullable */
     KEY_LEAST,  /* double: 1e-5 or 2^-16; `off` gives 0 */
     KEY_BOOL,   /* bool */
-    KEY_TEXT,   /* char *, owned; null gives NULL where nullable */
+    KEY_TEXT,   /* char *, owned; null gives NULL where nullable; one of `choices` where it has
+                   some */
     KEY_CHOICE, /* an enum: the index of the word in `choices` */
     KEY_PAIR,   /* two doubles one after the other: [a, b] */
     KEY_TARGETS, /* unsigned: ml_target bits; a word or a list of words */

@@ -218,20 +218,6 @@ static ml_status read_bool(const key *key, bool *out, const yaml_node_t *node, c
     return ML_OK;
 }
 
-static ml_status read_text(const key *key, char **out, const yaml_node_t *node, const char *where)
-{
-    const char *text = scalar(key, node, where, "a text");
-    if (!text) return ML_USAGE;
-    bool null = value_is_null(node);
-    if (null && !key->nullable) return wrong(key, where, "a text", "null");
-    if (!null && !*text) return wrong(key, where, "a text", "an empty one");
-    char *copy = null ? NULL : ml_memory_string(text);
-    if (!null && !copy) return ML_RESOURCE;
-    ml_memory_free(*out);
-    *out = copy;
-    return ML_OK;
-}
-
 static ml_status unknown_word(const key *key, const char *where, const char *word,
                               const char *const *words)
 {
@@ -242,6 +228,22 @@ static ml_status unknown_word(const key *key, const char *where, const char *wor
     const char *near = ml_nearest_word(word, words);
     return ml_fail(ML_USAGE, "%s: %s: \"%s\" is not one of %s%s%s%s", where, key->path, word, list,
                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+static ml_status read_text(const key *key, char **out, const yaml_node_t *node, const char *where)
+{
+    const char *text = scalar(key, node, where, "a text");
+    if (!text) return ML_USAGE;
+    bool null = value_is_null(node);
+    if (null && !key->nullable) return wrong(key, where, "a text", "null");
+    if (!null && !*text) return wrong(key, where, "a text", "an empty one");
+    if (!null && key->choices && ml_find_word(text, key->choices) < 0)
+        return unknown_word(key, where, text, key->choices);
+    char *copy = null ? NULL : ml_memory_string(text);
+    if (!null && !copy) return ML_RESOURCE;
+    ml_memory_free(*out);
+    *out = copy;
+    return ML_OK;
 }
 
 static ml_status read_choice(const key *key, int *out, const yaml_node_t *node, const char *where)

@@ -110,10 +110,14 @@ def check_configurations(cases, folder):
         "data.max_len=1": ["data.max_len", "llama-data.h5: no sequence has a target within its first 1 tokens"],
         "parallel.pp=0": ["parallel.pp"],
         "run.seed=-3": ["run.seed"],
-        "kernels.product=magic": ["magic"],
+        "kernels.product=magic": ["kernels.product", "magic", "onednn-bf16"],
     }
     for setting, needles in values.items():
         cases.trains_not(setting, USAGE, needles, config, *new, "--set", setting)
+    unmade = ("--set", f"run.dir={folder}/unmade", "--set")
+    for setting in ("kernels.product=magic", "kernels.vector=1e"):
+        cases.trains_not(f"{setting} of a run that is new", USAGE, [setting.split("=")[0]], config, *unmade, setting)
+    cases.checks.that(not os.path.exists(f"{folder}/unmade"), "a run.dir is made for a path of kernels that no build has")
     for key, targets in (("dora=true", "[q, embed]"), ("lora_plus=4", "[embed]"), ("init=pissa", "[v, head]")):
         cases.trains_not(f"{key} on {targets}", USAGE, ["method.targets"], config, *new, "--set", f"method.{key}", "--set", f"method.targets={targets}")
     cases.trains_not("a module to save that is none", USAGE, ["method.modules_to_save", "nrm"], config, *new, "--set", "method.modules_to_save=[nrm]")

@@ -12,6 +12,7 @@
 
 #include "model/families/families.h"
 #include "mpilora/config.h"
+#include "mpilora/kernels.h"
 
 static char path[64];
 
@@ -50,6 +51,44 @@ static void set_refused(const char *set, const char *needle)
     if (!strstr(ml_error_text(), needle))
         fail_msg("\"%s\" is not in \"%s\"", needle, ml_error_text());
     assert_non_null(strstr(ml_error_text(), "--set"));
+}
+
+/* Refused before anything is made of a run, which the kernels, who know what can run here, are too
+ * late for. The names are those of every build, so this one's must be among them. */
+static void paths_of_kernels_are_known(void **state)
+{
+    (void)state;
+    const char *const good[] = {"kernels.product=auto", "kernels.vector=avx512",
+                                "kernels.vector=null"};
+    char set[64];
+    ml_run_config c;
+    ml_kernels *k;
+    ml_kernels_options options = {.backend = "none", .weight_dtype = ML_BF16};
+    set_refused("kernels.product=nativ", "did you mean native?");
+    set_refused("kernels.vector=1e", "kernels.vector: \"1e\" is not one of auto, avx512, avx2");
+    refused("base: b.h5\nkernels:\n  vector: 2\n", ".yaml:3: kernels.vector: ");
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(read_text("base: b.h5\n", &good[i], 1, &c), ML_OK);
+        ml_run_config_destroy(&c);
+    }
+    assert_int_equal(
+        read_text("base: b.h5\nnumerics: grid\nkernels: {product: auto}\n", NULL, 0, &c), ML_OK);
+    assert_string_equal(c.backend, "native");
+    ml_run_config_destroy(&c);
+    for (int vector = 0; vector < 2; vector++) {
+        assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+        const char *at = strstr(ml_error_text(), "have: ");
+        assert_non_null(at);
+        char list[256];
+        snprintf(list, sizeof list, "%s", at + strlen("have: "));
+        for (char *word = strtok(list, ", "); word; word = strtok(NULL, ", ")) {
+            const char *const sets[] = {set};
+            snprintf(set, sizeof set, "kernels.%s=%s", vector ? "vector" : "product", word);
+            if (read_text("base: b.h5\n", sets, 1, &c) != ML_OK) fail_msg("%s", ml_error_text());
+            ml_run_config_destroy(&c);
+        }
+        options = (ml_kernels_options){.vector_path = "none", .weight_dtype = ML_BF16};
+    }
 }
 
 static void times_have_units(void **state)
@@ -603,6 +642,7 @@ int main(void)
         cmocka_unit_test(keys_of_lora_are_unread_elsewhere),
         cmocka_unit_test(filters_are_numbers_or_powers),
         cmocka_unit_test(what_is_not_given_has_a_default),
+        cmocka_unit_test(paths_of_kernels_are_known),
         cmocka_unit_test(times_have_units),
         cmocka_unit_test(sizes_have_units),
         cmocka_unit_test(training_needs_a_directory_and_data),
