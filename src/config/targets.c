@@ -114,8 +114,9 @@ static ml_status lacks(const ml_model_spec *spec, unsigned bit)
     if (st == ML_OK)
         st = ml_fail(
             ML_USAGE,
-            "method.targets: the model has no %s; this model of the %s family has %s, head, embed",
-            ml_target_name((ml_target)bit), spec->family->title, list.data);
+            "method.targets: the model has no %s; this model of the %s family has %s, %sembed",
+            ml_target_name((ml_target)bit), spec->family->title, list.data,
+            spec->both_ways ? "" : "head, ");
     ml_text_destroy(&list);
     return st;
 }

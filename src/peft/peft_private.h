@@ -170,17 +170,18 @@ ml_status tensors_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *
 ml_status tensors_append(ml_adapter *out, const char *name, int64_t rows, int64_t cols,
                          float **value) ML_NODISCARD;
 
-/* slots.c: the slots of the model that `chosen` names train. */
 /* Whether a tensor is of a head for labels, or for masked tokens, which trains beside any method:
  * all of it that the base does not bring. */
 static inline bool slot_is_score(const ml_model *model, const ml_model_slot *slot)
 {
     return ml_family_is_new(ml_model_get_spec(model), slot->row);
 }
+/* slots.c: the slots of the model that `chosen` names train. `key`: what asks for them, as the
+ * messages begin. */
 typedef bool (*slot_choice)(const ml_model *model, const ml_model_slot *slot, const void *by);
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
-                       const ml_peft_options *options, slot_choice chosen,
-                       const void *by) ML_NODISCARD;
+                       const ml_peft_options *options, slot_choice chosen, const void *by,
+                       const char *key) ML_NODISCARD;
 
 /* saved.c: whole modules, and biases, beside a method, `first` of the chain; *out stays NULL where
  * none is named. `adapter`: those that it has, NULL: those that the options name. */

@@ -96,6 +96,33 @@ void ml_peft_untie_for(ml_model_spec *spec, const ml_adapter *adapter)
 
 /* ---- attaching ----------------------------------------------------------------------------- */
 
+/* Fails with the modules that the model has: "embed, layers.N.{norm1, attn.q}, norm". A tied head
+ * is one, too: where it is named it gets weights of its own. */
+static ml_status means_none(const ml_model *model, const char *name)
+{
+    ml_text list = {0};
+    ml_status st = ML_OK;
+    ml_model_spec spec = *ml_model_get_spec(model);
+    ml_model_tensor t, before = {.layer = -1};
+    spec.tied_head = false;
+    for (int64_t i = 0; i < ml_model_tensor_count(&spec); i++) {
+        ml_model_tensor_at(&spec, i, &t);
+        /* A bias is of a module that has a weight; the last layer lacks nothing. */
+        if (t.row->bias || (t.layer >= 0 && t.layer < spec.layers - 1)) continue;
+        bool enters = t.layer > before.layer, leaves = t.layer < before.layer;
+        ML_TRY(ml_text_printf(&list, "%s%s%s%s", leaves ? "}" : "", list.data ? ", " : "",
+                              enters ? "layers.N.{" : "", t.row->module));
+        before = t;
+    }
+    st = ml_fail(ML_USAGE,
+                 "method.modules_to_save: %s means no module of the model, which has %s%s; their "
+                 "ends and Hugging Face's names mean them, too",
+                 name, list.data, before.layer >= 0 ? "}" : "");
+done:
+    ml_text_destroy(&list);
+    return st;
+}
+
 static ml_status check_names(ml_model *model, const ml_module_patterns *names)
 {
     for (int64_t i = 0; i < names->count; i++) {
@@ -103,12 +130,7 @@ static ml_status check_names(ml_model *model, const ml_module_patterns *names)
         int64_t found = 0;
         for (int64_t s = 0; s < ml_model_slots(model); s++)
             found += is_named(model, ml_model_slot_at(model, s), &one);
-        if (found == 0)
-            return ml_fail(ML_USAGE,
-                           "method.modules_to_save: %s means no module of the model; modules are "
-                           "named as head, embed, norm, layers.0.norm1, attn.q, or as in Hugging "
-                           "Face's model",
-                           names->item[i].module);
+        if (found == 0) return means_none(model, names->item[i].module);
     }
     return ML_OK;
 }
@@ -126,9 +148,11 @@ static ml_status check_adapters(ml_model *model, const ml_module_patterns *names
                     strncmp(slot->name, layer->part[p].module, n) != 0)
                     continue;
                 return ml_fail(ML_USAGE,
-                               "method.modules_to_save: %s has an adapter, too; leave it out of "
-                               "method.targets, or here",
-                               layer->part[p].module);
+                               "method.modules_to_save: %s %s; leave it out here, or all of that "
+                               "out of method.targets",
+                               layer->part[p].module,
+                               layer->nparts == 1 ? "has an adapter, too"
+                                                  : "is one tensor here with what has an adapter");
             }
     }
     return ML_OK;
@@ -146,7 +170,9 @@ ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *param
     if (adapter) {
         for (int64_t i = 0; i < ml_model_slots(model); i++)
             any = any || is_in_adapter(model, ml_model_slot_at(model, i), adapter);
-        return any ? slots_attach(out, model, parameters, options, is_in_adapter, adapter) : ML_OK;
+        return any ? slots_attach(out, model, parameters, options, is_in_adapter, adapter,
+                                  "its tensors")
+                   : ML_OK;
     }
     const choice by = {names, options->bias, first};
     ML_TRY(check_names(model, names));
@@ -160,7 +186,8 @@ ml_status saved_attach(ml_peft **out, const ml_peft *first, ml_parameters *param
     if (!any && by.bias != ML_BIAS_NONE)
         return ml_fail(ML_USAGE, "method.bias: %s means no bias of this model; leave it out",
                        by.bias == ML_BIAS_ALL ? "all" : "lora_only");
-    ML_TRY(slots_attach(out, model, parameters, options, is_chosen, &by));
+    ML_TRY(slots_attach(out, model, parameters, options, is_chosen, &by,
+                        names->count > 0 ? "method.modules_to_save" : "method.bias"));
 done:
     return st;
 }

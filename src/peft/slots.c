@@ -98,7 +98,8 @@ static bool are_parts(const ml_model_slot *a, const ml_model_slot *b)
 
 /* Parts of one layer are one product with one bias, so they train together or not at all. They lie
  * right behind one another. */
-static ml_status check_parts(ml_model *model, int64_t i, slot_choice chosen, const void *by)
+static ml_status check_parts(ml_model *model, int64_t i, slot_choice chosen, const void *by,
+                             const char *key)
 {
     const ml_model_slot *slot = ml_model_slot_at(model, i);
     int64_t k = i;
@@ -108,15 +109,16 @@ static ml_status check_parts(ml_model *model, int64_t i, slot_choice chosen, con
         if (!are_parts(other, slot)) break;
         if (chosen(model, other, by)) continue;
         return ml_fail(ML_USAGE,
-                       "%s would train without %s, with which it is one tensor here; let both "
+                       "%s: %s would train without %s, with which it is one tensor here; let both "
                        "train, or neither",
-                       slot->name, other->name);
+                       key, slot->name, other->name);
     }
     return ML_OK;
 }
 
 ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
-                       const ml_peft_options *options, slot_choice chosen, const void *by)
+                       const ml_peft_options *options, slot_choice chosen, const void *by,
+                       const char *key)
 {
     ml_status st = ML_OK;
     ml_peft *peft = NULL;
@@ -131,12 +133,12 @@ ml_status slots_attach(ml_peft **out, ml_model *model, ml_parameters *parameters
         if (!chosen(model, slot, by)) continue;
         if (ml_dtype_is_block(slot->dtype)) {
             st = ml_fail(ML_USAGE,
-                         "method.name: %s trains %s, which the base keeps in %s blocks that cannot "
-                         "be updated; import the model with --dtype bf16",
-                         ml_method_name(options->method), slot->name, ml_dtype_name(slot->dtype));
+                         "%s: %s is to train, but the base keeps it in %s blocks, which cannot be "
+                         "updated; import the model with --dtype bf16",
+                         key, slot->name, ml_dtype_name(slot->dtype));
             goto done;
         }
-        ML_TRY(check_parts(model, i, chosen, by));
+        ML_TRY(check_parts(model, i, chosen, by, key));
         if (slot->partial) ML_TRY(peft_check_leaves(model, options, slot->name));
         slot->apart = true;
         s->slot[s->count++] = i;
@@ -164,7 +166,8 @@ static bool every(const ml_model *model, const ml_model_slot *slot, const void *
 ml_status full_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
                       const ml_peft_options *options)
 {
-    return slots_attach(out, model, parameters, options, every, &options->sizes);
+    return slots_attach(out, model, parameters, options, every, &options->sizes,
+                        "method.name: full");
 }
 
 /* ---- top: the last layers, with their norms and biases ------------------------------------- */
@@ -186,7 +189,8 @@ ml_status top_attach(ml_peft **out, ml_model *model, ml_parameters *parameters,
         return ml_fail(ML_USAGE,
                        "method.top: %" PRId64 " layers are to train, the model has %" PRId64,
                        options->sizes.top, layers);
-    return slots_attach(out, model, parameters, options, in_last_layers, &options->sizes);
+    return slots_attach(out, model, parameters, options, in_last_layers, &options->sizes,
+                        "method.top");
 }
 
 /* ---- bitfit: every bias, those of norms among them ----------------------------------------- */
@@ -207,5 +211,6 @@ ml_status bitfit_attach(ml_peft **out, ml_model *model, ml_parameters *parameter
     if (spec->norm != ML_NORM_LAYER && !spec->qkv_bias && !spec->o_bias && !spec->mlp_bias)
         return ml_fail(ML_USAGE, "method.name: bitfit trains biases, the model has none; "
                                  "method.new_biases: true makes some, as zeros");
-    return slots_attach(out, model, parameters, options, is_bias, &options->sizes);
+    return slots_attach(out, model, parameters, options, is_bias, &options->sizes,
+                        "method.name: bitfit");
 }

@@ -120,7 +120,9 @@ def check_configurations(cases, folder):
     cases.checks.that(not os.path.exists(f"{folder}/unmade"), "a run.dir is made for a path of kernels that no build has")
     for key, targets in (("dora=true", "[q, embed]"), ("lora_plus=4", "[embed]"), ("init=pissa", "[v, head]")):
         cases.trains_not(f"{key} on {targets}", USAGE, ["method.targets"], config, *new, "--set", f"method.{key}", "--set", f"method.targets={targets}")
-    cases.trains_not("a module to save that is none", USAGE, ["method.modules_to_save", "nrm"], config, *new, "--set", "method.modules_to_save=[nrm]")
+    has = "has embed, layers.N.{norm1, attn.q, attn.k, attn.v, attn.o, norm2, mlp.gate, mlp.up, mlp.down}, norm, head;"
+    cases.trains_not("a module to save that is none", USAGE, ["method.modules_to_save: nrm", has], config, *new, "--set", "method.modules_to_save=[nrm]")
+    cases.trains_not("a part of what is adapted", USAGE, ["modules_to_save: layers.0.attn.k is one tensor"], config, *new, "--set", "method.modules_to_save=[k_proj]")
     cases.trains_not("a module both saved and adapted", USAGE, ["method.modules_to_save", "attn.q"], config, *new, "--set", "method.modules_to_save=[q_proj]")
     cases.trains_not("--set without =", USAGE, ["optim.lr"], config, "--set", "optim.lr")
     cases.trains_not("unknown option", USAGE, ["--frsh", "--fresh"], config, "--frsh")

@@ -313,6 +313,9 @@ def check_refusals(folder):
     check_damaged(folder)
     done = harness.start("train", configure(folder, "full", "kept", method={"name": "full"}))
     refused("full on blocks", done, 2, "method.name", "blocks", "--dtype bf16")
+    for key, method in (("method.modules_to_save: layers.0.mlp.down.weight", {"modules_to_save": ["layers.0.mlp.down"]}), ("method.top", {"name": "top"})):
+        done = harness.start("train", configure(folder, "saved", "kept", method={"name": "lora", "targets": ["q"]} | method))
+        refused("what trains of blocks", done, 2, key, "blocks", "--dtype bf16")
     kinds = [dict(KINDS[0], attn_output="Q4_K"), KINDS[1]]
     write_model(f"{folder}/cut.gguf", kinds)
     harness.mpilora("import", f"{folder}/cut.gguf", f"{folder}/cut.h5", "--dtype", "keep")
