@@ -35,7 +35,8 @@ ml_status ml_dataset_open_together(ml_dataset **out, const char *path,
  * Shapes: part[parts], weight[parts], each > 0 and at least a thousandth of their sum.
  * Ownership: takes the parts, which are NULL then, on success; *out is the caller's.
  * Local.
- * Errors: ML_INPUT where vocabularies or tokenizers differ, naming two files; ML_RESOURCE. */
+ * Errors: ML_INPUT where vocabularies or tokenizers differ, ML_USAGE where two have the same
+ * sequences, naming two files; ML_RESOURCE. */
 ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part,
                           const double *weight) ML_NODISCARD;
 

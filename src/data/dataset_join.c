@@ -25,6 +25,19 @@ static ml_status check_alike(const ml_dataset *one, const ml_dataset *other)
                    other->tokenizer_hash);
 }
 
+/* The same sequences under two names would come twice as often as each weight says, in two orders:
+ * whoever wants that says it with a weight. */
+static ml_status check_apart(ml_dataset *const *part, const double *weight, int64_t k)
+{
+    for (int64_t i = 0; i < k; i++)
+        if (!strcmp(part[i]->hash, part[k]->hash))
+            return ml_fail(ML_USAGE,
+                           "data.train: %s and %s are the same sequences; name one of them, with "
+                           "the weight of both, %g",
+                           part[i]->path, part[k]->path, weight[i] + weight[k]);
+    return ML_OK;
+}
+
 static ml_status hash_parts(ml_dataset *data)
 {
     ml_status st = ML_OK;
@@ -51,6 +64,7 @@ ml_status ml_dataset_join(ml_dataset **out, int64_t parts, ml_dataset **part, co
     ML_NEW(data->first, parts + 1, ML_MEM_OTHER, "a joined data set");
     for (int64_t k = 0; k < parts; k++) {
         ML_TRY(check_alike(part[0], part[k]));
+        ML_TRY(check_apart(part, weight, k));
         data->part[k] = part[k];
         data->weight[k] = weight[k];
         data->sequences += part[k]->sequences;

@@ -4,6 +4,7 @@ The lengths of the sequences are chosen so that the tokens of a step of two say 
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 
@@ -92,6 +93,12 @@ def check_refused(folder):
         done = harness.start("train", config(folder, "bad", data), ranks=2 if code == 3 else 0)
         checks.that(done.returncode == code and message in done.stderr, f"{data}: {done.returncode} {done.stderr}")
         checks.that(not os.path.exists(f"{folder}/bad/metrics.jsonl"), f"{data}: something was written")
+    shutil.copy(f"{folder}/a.h5", f"{folder}/copy.h5")
+    for ranks, other in ((0, "a.h5"), (2, "copy.h5")):
+        same = [{"file": f"{folder}/a.h5", "weight": 2}, {"file": f"{folder}/b.h5"}, {"file": f"{folder}/{other}"}]
+        done = harness.start("train", config(folder, "bad", same), ranks=ranks)
+        named = f"data.train: {folder}/a.h5 and {folder}/{other} are the same sequences; name one of them, with the weight of both, 3" in done.stderr
+        checks.that(done.returncode == 2 and named, f"the same sequences twice: {done.returncode} {done.stderr}")
     with open(f"{folder}/wide.yaml", "w") as file:
         file.write(MODEL.replace("257", "300"))
     harness.mpilora("import", "--init", "random", "--config", f"{folder}/wide.yaml", f"{folder}/wide.h5")
