@@ -428,6 +428,24 @@ ml_status ml_chat_encode_text(ml_chat *chat, const json_t *text, bool dated,
 ml_chat_renderer *ml_chat_get_renderer(ml_chat *chat) { return &chat->renderer; }
 ml_chat_loss ml_chat_get_loss(const ml_chat *chat) { return chat->loss; }
 
+/* TRL's rows of prompts alone, or with answers beside them that are not read here, as a
+ * conversation. Where TRL would go on with an answer that has begun, nothing here does. */
+static ml_status take_prompt_alone(json_t *object)
+{
+    json_t *prompt = json_object_get(object, "prompt");
+    if (!json_is_array(prompt) || json_object_get(object, "completion") ||
+        json_object_get(object, "messages") || json_object_get(object, "conversations"))
+        return ML_OK;
+    size_t count = json_array_size(prompt);
+    const char *role = count > 0 ? ml_message_role(json_array_get(prompt, count - 1)) : NULL;
+    if (role && !strcmp(role, "assistant"))
+        return ml_fail(ML_INPUT, "the last message of \"prompt\" is an answer; expected one that "
+                                 "is to be answered");
+    if (json_object_set(object, "messages", prompt) || json_object_del(object, "prompt"))
+        return ml_fail(ML_RESOURCE, "out of memory");
+    return ML_OK;
+}
+
 /* The messages of the prompt alone. */
 static ml_status read_prompt(ml_conversation *out, const char *json, int64_t length)
 {
@@ -436,6 +454,7 @@ static ml_status read_prompt(ml_conversation *out, const char *json, int64_t len
     json_error_t error;
     ML_TRY(ml_json_parse(&object, json, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error));
     ml_row_drop_nulls(object);
+    ML_TRY(take_prompt_alone(object));
     if (!json_is_object(object) || !ml_conversation_is(object)) {
         st = ml_fail(ML_INPUT, "no conversation; expected {\"messages\": [{\"role\": \"…\", "
                                "\"content\": \"…\"}, …]}");

@@ -114,19 +114,23 @@ done:
     return st;
 }
 
-/* Columns that change what a template makes of messages; texts have no template. */
+/* Columns that change what a template makes of messages; texts have no template. TRL leaves out a
+ * column of what the system says, LLaMA-Factory puts it first: beside messages, where it belongs,
+ * which of them is meant is a guess. */
 static ml_status check_columns(ml_tokenize_job *job, const json_t *row, const char *const *keys,
                                const char *hint)
 {
     static const char *const chats[] = {"tools", "chat_template_kwargs"};
-    static const char *const refused[] = {"completion",    "text",     "messages",
-                                          "conversations", "label",    "images",
-                                          "chosen",        "rejected", NULL};
+    enum { OF_MESSAGES = 3 };
+    static const char *const refused[] = {"system", "functions", "documents",     "completion",
+                                          "text",   "messages",  "conversations", "label",
+                                          "images", "chosen",    "rejected",      NULL};
+    const bool lists = json_is_array(json_object_get(row, keys[1]));
     for (int i = 0; i < 2; i++)
-        if (json_object_get(row, chats[i]) && !json_is_array(json_object_get(row, keys[1])))
+        if (json_object_get(row, chats[i]) && !lists)
             return ml_fail(ML_INPUT, "\"%s\" is of lists of messages, but the row has texts; %s",
                            chats[i], hint);
-    return ml_tokenize_columns(job, row, keys, refused, hint);
+    return ml_tokenize_columns(job, row, keys, lists ? refused : refused + OF_MESSAGES, hint);
 }
 
 /* Where one of them is null, the other does not become a row of another kind. */

@@ -324,13 +324,13 @@ def test_generate():
     said = {"role": "user", "content": "Hi"}
     with open("prompts.jsonl", "w") as file:
         tools = {"tools": [{"type": "function", "function": {"name": "look"}}], "chat_template_kwargs": None}
-        for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}, {"messages": [said], **tools}, {"prompt": "Hi", **tools}):
+        for line in ({"messages": [said]}, {"prompt": "Hi"}, {"prompt": [said], "completion": TALK[2:3]}, {"messages": TALK[:4]}, {"messages": [said], **tools}, {"prompt": "Hi", **tools}, {"prompt": [said], **tools}):
             file.write(json.dumps(line) + "\n")
     for ranks in (0, 2):
         found = [json.loads(line) for line in mpilora(*chat, "--prompts", "prompts.jsonl", "--max-new", "4", ranks=ranks).splitlines()]
         prompts = [line["prompt"] for line in found]
         check.that(prompts[:3] == [prompt] * 3 and prompts[3].endswith("And?<|im_end|>\n<|im_start|>assistant\n"), f"generate --chat --prompts, {ranks} ranks: {prompts}")
-        check.that('{"name": "look"}' in prompts[4] and prompts[5] == prompts[4], f"generate --chat --prompts with tools, {ranks} ranks: {prompts[4:]}")
+        check.that('{"name": "look"}' in prompts[4] and prompts[5] == prompts[6] == prompts[4], f"generate --chat --prompts with tools, {ranks} ranks: {prompts[4:]}")
     with open("more.jsonl", "w") as file:
         for line in ({"prompt": "Hi", "adaptor": "x"}, {"prompt": "Hi", "source": 1, "completion": "x"}, {"prompt_ids": [1], "source": 2}):
             file.write(json.dumps(line) + "\n")
@@ -346,10 +346,14 @@ def test_generate():
         file.write("{{ messages[0].content }}{{ '\\x00' }}")
     with open("prompts.jsonl", "a") as file:
         file.write(json.dumps({"messages": [{"role": "user"}, {"content": "x"}]}) + "\n")
+    with open("begun.jsonl", "w") as file:
+        file.write(json.dumps({"prompt": TALK[:3]}) + "\n")
     with open("two.jsonl", "w") as file:
         file.write(json.dumps({"prompt": "Hi", "messages": TALK[:4]}) + "\n")
     for words, code, says in (
-        ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:7: messages, message 2"),
+        ([*chat, "--prompts", "prompts.jsonl"], 3, "prompts.jsonl:8: messages, message 2"),
+        ([*chat, "--prompts", "begun.jsonl"], 3, 'begun.jsonl:1: the last message of "prompt" is an answer'),
+        ([*generate, "--prompts", "begun.jsonl"], 3, "lists of messages take --chat"),
         ([*chat, "--prompts", "two.jsonl"], 3, 'two.jsonl:1: a text "prompt" beside a list of messages'),
         ([*generate, "--chat", "--prompt", "Hi"], 3, "base.h5: has no chat template"),
         ([*generate, "--chat", "--chat-template", "zero.jinja", "--prompt", "Hi"], 3, "zero byte"),

@@ -99,6 +99,9 @@ def check_refused():
     refused("equal texts", {"chosen": "the sea", "rejected": "the sea"}, "chosen and rejected are equal")
     refused("no role", {"prompt": TALK, "chosen": [{"content": "x"}], "rejected": [BAD]}, 'no "role"')
     refused("tools of texts", {"prompt": "a", "chosen": "b", "rejected": "c", "tools": [{}]}, "the row has texts")
+    for column in ("system", "functions", "documents"):
+        for row in ({"prompt": TALK, "chosen": [GOOD], "rejected": [BAD]}, {"chosen": [*TALK, GOOD], "rejected": [*TALK, BAD]}, {"prompt": TALK, "completion": [GOOD], "label": True}):
+            refused(f"{column} of messages", row | {column: "Be brief."}, f'"{column}" changes what is trained')
     refused("a label of messages", {"prompt": TALK, "completion": [GOOD], "label": "yes"}, "true or false")
     refused("no completion", {"prompt": TALK, "rejected": [BAD]}, '"chosen" is missing')
 

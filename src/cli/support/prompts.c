@@ -226,8 +226,8 @@ static ml_status read_line(prompts *p, const char *bytes, int64_t length, const 
     else if (!ids && !json_is_string(prompt) && !p->chat)
         st = ml_fail(ML_INPUT,
                      "%s:%" PRId64
-                     ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}",
-                     path, number);
+                     ": no text \"prompt\"; expected {\"prompt\": \"…\", \"adapter\": \"…\"}%s",
+                     path, number, json_is_array(prompt) ? "; lists of messages take --chat" : "");
     else if (p->chat && json_is_string(prompt) &&
              (find_member(line, "messages") || find_member(line, "conversations")))
         st = ml_fail(ML_INPUT,
