@@ -551,7 +551,7 @@ int64_t ml_kernels_workspace_bytes(const ml_kernels_options *options, int thread
 ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t rank, bool alone,
                          float *left, float *sigma, float *right) ML_NODISCARD;
 
-/* Bytes (category workspace) that ml_svd_leading holds for a moment.
+/* Bytes (category other) that ml_svd_leading holds for a moment.
  * Shapes: bytes.
  * Ownership: none.
  * Local.

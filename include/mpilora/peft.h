@@ -290,7 +290,22 @@ bool ml_peft_changes_weights(const ml_peft *peft);
  * Errors: none. */
 void ml_peft_place(const ml_model *model, ml_parameters *parameters);
 
-/* Adds what ml_peft_bind allocates, and what PiSSA's or LoftQ's start holds.
+/* What ml_peft_decompose holds for a moment (category other); 0 without PiSSA or LoftQ.
+ * Shapes: bytes.
+ * Ownership: borrows `peft`; NULL is fine.
+ * Local.
+ * Errors: none. */
+int64_t ml_peft_start_bytes(const ml_peft *peft);
+
+/* How many numbers are written at a run's end for each that trains: 2 with PiSSA, whose adapter has
+ * twice the rank.
+ * Shapes: none.
+ * Ownership: borrows `peft`; NULL is fine.
+ * Local.
+ * Errors: none. */
+int64_t ml_peft_written_times(const ml_peft *peft);
+
+/* Adds what ml_peft_bind allocates, and what PiSSA keeps of its start.
  * Shapes: bytes by category.
  * Ownership: all borrowed.
  * Local.

@@ -362,12 +362,12 @@ ml_status ml_adapter_take_head(const ml_adapter *adapter, ml_model_spec *spec) M
 ml_status ml_adapter_write(const ml_adapter *adapter, const char *path) ML_NODISCARD;
 
 /* Accounted bytes (category other) that world rank 0 holds while what these parameters trained is
- * collected in an adapter and written.
+ * collected in an adapter and written, which has `times` as many numbers.
  * Shapes: bytes.
  * Ownership: borrows `parameters`.
  * Local.
  * Errors: none. */
-int64_t ml_adapter_write_bytes(const ml_parameters *parameters);
+int64_t ml_adapter_write_bytes(const ml_parameters *parameters, int64_t times);
 
 /* Writes a PEFT directory; `base_name` goes to base_model_name_or_path; NULL: null. `base` is read
  * for a new head for masked tokens, whose matrix PEFT saves; NULL where the adapter has none.

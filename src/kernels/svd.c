@@ -86,12 +86,12 @@ ml_status ml_svd_leading(int64_t rows, int64_t cols, const float *w, int64_t ran
                        "a matrix of %" PRId64 " × %" PRId64 " is beyond LAPACK's 32-bit counts",
                        rows, cols);
     int info;
-    ML_NEW(s.a, rows * cols, ML_MEM_WORKSPACE, "a matrix to be decomposed");
-    ML_NEW(s.sigma, k, ML_MEM_WORKSPACE, "singular values");
-    ML_NEW(s.u, cols * k, ML_MEM_WORKSPACE, "singular vectors");
-    ML_NEW(s.vt, k * rows, ML_MEM_WORKSPACE, "singular vectors");
-    ML_NEW(s.work, (int64_t)count, ML_MEM_WORKSPACE, "LAPACK's workspace");
-    ML_NEW(s.index, 8 * k, ML_MEM_WORKSPACE, "LAPACK's workspace");
+    ML_NEW(s.a, rows * cols, ML_MEM_OTHER, "a matrix to be decomposed");
+    ML_NEW(s.sigma, k, ML_MEM_OTHER, "singular values");
+    ML_NEW(s.u, cols * k, ML_MEM_OTHER, "singular vectors");
+    ML_NEW(s.vt, k * rows, ML_MEM_OTHER, "singular vectors");
+    ML_NEW(s.work, (int64_t)count, ML_MEM_OTHER, "LAPACK's workspace");
+    ML_NEW(s.index, 8 * k, ML_MEM_OTHER, "LAPACK's workspace");
     for (int64_t i = 0; i < rows * cols; i++) s.a[i] = (double)w[i];
     info = decompose(rows, cols, &s, (int)count, alone);
     if (info != 0) {

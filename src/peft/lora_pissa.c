@@ -22,22 +22,40 @@ bool ml_peft_changes_weights(const ml_peft *peft)
     return peft->options.pissa && !ml_model_get_spec(peft->model)->formats;
 }
 
-/* The largest decomposition and, beside it, a matrix, factors and singular values. */
 void pissa_bytes(const ml_peft *peft, int64_t bytes[ML_MEM_CATEGORIES])
 {
+    if (peft->options.pissa)
+        bytes[ML_MEM_FROZEN] += peft->parameters->local * (int64_t)sizeof(float);
+}
+
+int64_t ml_peft_written_times(const ml_peft *peft) { return peft && peft->options.pissa ? 2 : 1; }
+
+/* Factors of a rank's own matrix, and of another's. */
+static int64_t most_floats(const ml_peft *peft)
+{
     int64_t most = 0;
-    const ml_lora_options *o = &peft->options;
-    int64_t matrices = o->loftq ? 2 : 1;
-    for (int64_t g = 0; g < peft->ngroups && (o->pissa || o->loftq); g++)
+    for (int64_t g = 0; g < peft->ngroups; g++)
+        for (int i = 0; i < peft->groups[g].npairs; i++) {
+            const lora_pair *pair = &peft->groups[g].pair[i];
+            most = ml_max(most, pair->rank * (pair->global_out + peft->groups[g].layer->global_in));
+        }
+    return most;
+}
+
+/* The largest decomposition and, beside it, a matrix, factors and singular values. */
+int64_t ml_peft_start_bytes(const ml_peft *peft)
+{
+    int64_t most = 0, size = (int64_t)sizeof(float);
+    if (!peft || !(peft->options.pissa || peft->options.loftq)) return 0;
+    int64_t matrices = peft->options.loftq ? 2 : 1;
+    for (int64_t g = 0; g < peft->ngroups; g++)
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
             int64_t rows = pair->global_out, cols = peft->groups[g].layer->global_in;
-            most = ml_max(most, ml_svd_bytes(rows, cols) +
-                                    (matrices * rows * cols + pair->rank) * (int64_t)sizeof(float));
+            most = ml_max(most,
+                          ml_svd_bytes(rows, cols) + (matrices * rows * cols + pair->rank) * size);
         }
-    bytes[ML_MEM_WORKSPACE] += most;
-    if (peft->options.pissa)
-        bytes[ML_MEM_FROZEN] += peft->parameters->local * (int64_t)sizeof(float);
+    return most + 2 * most_floats(peft) * size;
 }
 
 /* ---- one matrix ---------------------------------------------------------------------------- */
@@ -67,7 +85,7 @@ static ml_status take_off(ml_base *base, const ml_linear *layer, const lora_pair
     ml_status st = ML_OK;
     float *kept = NULL;
     int64_t count = pair->global_out * layer->global_in;
-    ML_NEW(kept, count, ML_MEM_WORKSPACE, "a matrix in blocks, decoded");
+    ML_NEW(kept, count, ML_MEM_OTHER, "a matrix in blocks, decoded");
     ML_TRY(read_weight(base, layer, pair, kept));
     for (int64_t i = 0; i < count; i++) w[i] -= kept[i];
 done:
@@ -89,8 +107,8 @@ static ml_status decompose(ml_base *base, ml_base *original, const ml_linear *la
                        "method.init: %s: rank %" PRId64 " of %s is more than its matrix of %" PRId64
                        " × %" PRId64 " has",
                        original ? "loftq" : "pissa", r, pair->module, out, in);
-    ML_NEW(w, out * in, ML_MEM_WORKSPACE, "a matrix to be decomposed");
-    ML_NEW(sigma, r, ML_MEM_WORKSPACE, "singular values");
+    ML_NEW(w, out * in, ML_MEM_OTHER, "a matrix to be decomposed");
+    ML_NEW(sigma, r, ML_MEM_OTHER, "singular values");
     ML_TRY(read_weight(original ? original : base, layer, pair, w));
     if (original) ML_TRY(take_off(base, layer, pair, w));
     ML_TRY(ml_svd_leading(out, in, w, r, exact, b, sigma, a));
@@ -116,17 +134,6 @@ static const lora_pair *pair_at(const ml_peft *peft, int64_t n, const ml_linear 
         n -= peft->groups[g].npairs;
     }
     return NULL;
-}
-
-static int64_t most_floats(const ml_peft *peft)
-{
-    int64_t most = 0;
-    for (int64_t g = 0; g < peft->ngroups; g++)
-        for (int i = 0; i < peft->groups[g].npairs; i++) {
-            const lora_pair *pair = &peft->groups[g].pair[i];
-            most = ml_max(most, pair->rank * (pair->global_out + peft->groups[g].layer->global_in));
-        }
-    return most;
 }
 
 /* Factors of nothing would never learn: those that are there stay. */
@@ -173,8 +180,8 @@ ml_status ml_peft_decompose(ml_peft *peft, ml_base *base, ml_base *original, con
     float *mine = NULL, *any = NULL;
     const ml_linear *layer;
     int64_t most = most_floats(peft);
-    ML_NEW(mine, most, ML_MEM_COMMUNICATION, "singular vectors");
-    ML_NEW(any, most, ML_MEM_COMMUNICATION, "singular vectors");
+    ML_NEW(mine, most, ML_MEM_OTHER, "singular vectors");
+    ML_NEW(any, most, ML_MEM_OTHER, "singular vectors");
 done:
     st = ml_grid_agree(grid, st);
     for (int64_t first = 0; st == ML_OK && pair_at(peft, first, &layer);

@@ -183,7 +183,7 @@ typedef struct sizing {
 
 enum { PASSES = 2 * ML_ACTIVATION_MODES };
 
-static plan_common find_common(const ml_plan *plan, const ml_model *model,
+static plan_common find_common(const ml_plan *plan, const ml_model *model, const ml_peft *peft,
                                const ml_parameters *parameters, const ml_run_config *c,
                                const ml_session_shape *shape)
 {
@@ -194,7 +194,7 @@ static plan_common find_common(const ml_plan *plan, const ml_model *model,
     return (plan_common){!full && on_node > plan->tp && c->memory.share_frozen != ML_SHARE_OFF &&
                              !(ml_run_config_is_pissa(c) && !ml_model_get_spec(model)->formats),
                          (int)ml_min(writers, plan->tp),
-                         ml_session_writer_bytes(model, parameters, shape)};
+                         ml_session_writer_bytes(model, peft, parameters, shape)};
 }
 
 /* Another size than the one that the stage was described with. */
@@ -221,7 +221,7 @@ static ml_status size_up(const ml_plan *plan, const plan_source *s, sizing *z, m
     for (int i = 0; i < ML_MEM_CATEGORIES; i++) bytes[i] += d->beside[i];
     bytes[ML_MEM_OTHER] +=
         ml_memory_current(ML_MEM_OTHER); /* data sets and structures, which a run has as well */
-    const plan_common together = find_common(plan, d->model, &d->parameters, c, &d->shape);
+    const plan_common together = find_common(plan, d->model, d->peft, &d->parameters, c, &d->shape);
     out->activations = mode;
     if (s->machine) {
         double pass[2];

@@ -250,8 +250,8 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
                       const ml_session_shape *shape, int64_t bytes[ML_MEM_CATEGORIES]);
 
 /* What of it the ranks that write checkpoints hold, and the others do not. */
-int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
-                                const ml_session_shape *shape);
+int64_t ml_session_writer_bytes(const ml_model *model, const ml_peft *peft,
+                                const ml_parameters *parameters, const ml_session_shape *shape);
 
 /* What a process needs in each activation mode: ml_session_bytes's sum, what is accounted for in
  * `other` already, what this process has beside that (MPI, libraries), and what it maps of others.

@@ -13,31 +13,35 @@ static int part_of(const ml_session_shape *shape)
 }
 
 /* What saves hold: images of a checkpoint's files; on world rank 0 the adapter at a run's end. */
-static int64_t saving_bytes(const ml_model *model, const ml_parameters *parameters,
-                            const ml_session_shape *shape)
+static int64_t saving_bytes(const ml_model *model, const ml_peft *peft,
+                            const ml_parameters *parameters, const ml_session_shape *shape)
 {
     bool full = ml_model_weight_bytes(model) == 0, first = part_of(shape) == 0;
     return ml_max(ml_checkpoint_memory(parameters, full, shape->tp * shape->pp, part_of(shape)),
-                  first && !full ? ml_adapter_write_bytes(parameters) : 0);
+                  first && !full ? ml_adapter_write_bytes(parameters, ml_peft_written_times(peft))
+                                 : 0);
 }
 
-/* What is held for a moment while everything else is there: reading weights or a checkpoint, or
- * saving, on world rank 0 beside the run's directory. */
-static int64_t transient_bytes(const ml_model *model, const ml_parameters *parameters,
-                               const ml_session_shape *shape, bool writer)
+/* What is held for a moment while everything else is there: reading weights or a checkpoint,
+ * decomposing weights, or saving, on world rank 0 beside the run's directory. */
+static int64_t transient_bytes(const ml_model *model, const ml_peft *peft,
+                               const ml_parameters *parameters, const ml_session_shape *shape,
+                               bool writer)
 {
     bool first = writer && part_of(shape) == 0;
     int64_t reading = ml_max(ml_base_load_bytes(ml_model_slots(model), shape->threads),
                              ml_checkpoint_load_memory(parameters, first)),
             directory = first ? ml_run_directory_bytes() : 0;
-    return writer ? directory + ml_max(reading, saving_bytes(model, parameters, shape)) : reading;
+    reading = ml_max(reading, ml_peft_start_bytes(peft));
+    return writer ? directory + ml_max(reading, saving_bytes(model, peft, parameters, shape))
+                  : reading;
 }
 
-int64_t ml_session_writer_bytes(const ml_model *model, const ml_parameters *parameters,
-                                const ml_session_shape *shape)
+int64_t ml_session_writer_bytes(const ml_model *model, const ml_peft *peft,
+                                const ml_parameters *parameters, const ml_session_shape *shape)
 {
-    return transient_bytes(model, parameters, shape, true) -
-           transient_bytes(model, parameters, shape, false);
+    return transient_bytes(model, peft, parameters, shape, true) -
+           transient_bytes(model, peft, parameters, shape, false);
 }
 
 void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_parameters *parameters,
@@ -59,7 +63,7 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
     bytes[ML_MEM_OTHER] +=
         ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
         ml_shares_bytes(shape->cp, shape->sequences) + ml_base_map_bytes(ml_model_slots(model)) +
-        transient_bytes(model, parameters, shape, true);
+        transient_bytes(model, peft, parameters, shape, true);
     if (shape->contrasted == 0) return;
     bytes[ML_MEM_OTHER] += ml_packer_vector_bytes(shape->sequences, shape->spec->width);
     bytes[ML_MEM_COMMUNICATION] +=
@@ -144,6 +148,6 @@ void ml_session_predict(const session *s, const char *backend, const char *vecto
     ml_session_bytes(s->model, s->peft, &s->parameters, &shape, bytes);
     int writers = ml_checkpoint_writers(&s->parameters, full, shape.tp * shape.pp);
     if (ml_grid_replica(s->grid) != 0 || part_of(&shape) >= writers)
-        bytes[ML_MEM_OTHER] -= ml_session_writer_bytes(s->model, &s->parameters, &shape);
+        bytes[ML_MEM_OTHER] -= ml_session_writer_bytes(s->model, s->peft, &s->parameters, &shape);
     bytes[ML_MEM_OTHER] += ml_memory_current(ML_MEM_OTHER); /* data sets, structures */
 }

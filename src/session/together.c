@@ -102,7 +102,8 @@ void ml_together_guest_bytes(const ml_peft *peft, const ml_parameters *parameter
     ml_peft_bytes(peft, true, bytes);
     ml_parameters_bytes(parameters, true, bytes);
     bytes[ML_MEM_OTHER] +=
-        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec);
+        ml_packer_bytes(shape->tokens, shape->sequences, shape->max_len, shape->spec) +
+        ml_peft_start_bytes(peft);
     if (writer)
         bytes[ML_MEM_OTHER] += ml_run_directory_bytes() +
                                ml_checkpoint_memory(parameters, false, shape->tp * shape->pp, 0);

@@ -175,10 +175,10 @@ static int64_t expected_bytes(const ml_adapter *adapter)
     return image_bytes(adapter->count + adapter->ntensors, floats);
 }
 
-int64_t ml_adapter_write_bytes(const ml_parameters *p)
+int64_t ml_adapter_write_bytes(const ml_parameters *p, int64_t times)
 {
     int64_t floats = 0, lists = p->count * (int64_t)sizeof(ml_adapter_tensor);
-    for (int64_t i = 0; i < p->count; i++) floats += p->items[i].rows * p->items[i].cols;
+    for (int64_t i = 0; i < p->count; i++) floats += times * p->items[i].rows * p->items[i].cols;
     int64_t values = floats * (int64_t)sizeof(float),
             image = ml_image_room(image_bytes(p->count, floats));
     return values + lists + image + ML_SHA256_PIECE;
