@@ -37,8 +37,10 @@ static const option options[] = {
      "that --adapter gave it or by its path; null is the base alone. Results are JSON lines",
      NULL},
     {"--chat", OPTION_FLAG, offsetof(words, chat), NULL,
-     "the prompts are what a user says, or lines {\"messages\": [...]}; the base's chat template "
-     "makes their texts, and the token that ends an answer ends it. Without any a conversation: a "
+     "the prompts are what a user says, or lines {\"messages\": [...]} or {\"prompt\": [...]}; the "
+     "base's "
+     "chat template makes their texts, and the token that ends an answer ends it. Without any a "
+     "conversation: a "
      "line of standard input is what the user says, and the answers stay part of it",
      NULL},
     {"--chat-template", OPTION_TEXT, offsetof(words, template.file), "FILE",
