@@ -6,13 +6,18 @@ get_filename_component(root ${CMAKE_CURRENT_LIST_DIR} DIRECTORY) # also of tests
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/native/*.c)
 file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/rounded/*.c)
 file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/narrow/*.c)
+# Of native/, compiled for AMX as well: attention whose blocks are multiplied by tiles (narrow/operands.h).
+set(MPILORA_TILE_ATTENTION_SOURCES)
+foreach(file attention_backward attention_forward attention_relative block_product)
+  list(APPEND MPILORA_TILE_ATTENTION_SOURCES ${root}/src/kernels/native/${file}.c)
+endforeach()
 
 # Blocks have the bytes of other programs, which round every product.
 set_source_files_properties(${root}/src/kernels/native/quantise_plain.c ${root}/src/kernels/native/quantise_sixteen.c ${root}/src/kernels/native/quantise_search.c PROPERTIES
   COMPILE_OPTIONS "-ffp-contract=off;-fno-trapping-math;-fno-math-errno;-Wno-psabi")
 
 # What a gradient goes through says itself where a product is rounded (native.h, ml_fma): its bits do not depend on the compiler.
-foreach(file attention_backward attention_forward block_product exponentials norms product query_key_norms vectors)
+foreach(file attention_backward attention_dots attention_forward block_product exponentials norms product query_key_norms vectors)
   set_source_files_properties(${root}/src/kernels/native/${file}.c PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 endforeach()
 # clang would have it said that vectors wider than the registers go from function to function, which they do within the file only.
@@ -46,6 +51,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
   mpilora_kernels(narrow avx512bf16 ${avx512} -mavx512bf16)
   mpilora_kernels(narrow amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
+  target_sources(mpilora_narrow_amx PRIVATE ${MPILORA_TILE_ATTENTION_SOURCES})
 endif()
 
 # For tests on processors without AVX-512 and AMX: what of native/ and narrow/ is written for them, made of AVX2 there
@@ -63,4 +69,5 @@ if(MPILORA_SIMDE_INCLUDE_DIR AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND TARGET m
   mpilora_simulated_objects(mpilora_simulated native avx512 instructions.h -O0)
   mpilora_simulated_objects(mpilora_simulated_narrow_avx512bf16 narrow avx512bf16 narrow.h -O2)
   mpilora_simulated_objects(mpilora_simulated_narrow_amx narrow amx narrow.h -O2 -DMPILORA_SIMULATES_TILES)
+  target_sources(mpilora_simulated_narrow_amx PRIVATE ${MPILORA_TILE_ATTENTION_SOURCES})
 endif()

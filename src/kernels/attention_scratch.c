@@ -4,7 +4,7 @@
 static int64_t thread_floats(const ml_kernels_options *options)
 {
     int64_t padded = ml_round_up(options->head_dim, ML_ATTENTION_PAD), slabs = ML_ATTENTION_SLABS,
-            squares = 2;
+            squares = ML_ATTENTION_SQUARES;
     if (options->relative) {
         slabs += ML_ATTENTION_RELATIVE_SLABS;
         squares += ML_ATTENTION_RELATIVE_SQUARES;

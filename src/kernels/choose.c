@@ -181,7 +181,7 @@ static void stop_path(ml_kernels_owner *owner, const ml_backend *path)
 static ml_status start_path(ml_kernels_owner *owner, const ml_kernels_options *options,
                             const ml_backend *path, bool *right)
 {
-    ml_reference_products(&owner->table); /* not what the path before has put there */
+    owner->table = owner->without_backend; /* not what the path before has put there */
     ml_status st = path->start(owner, options);
     owner->table.backend = path->name;
     *right = true;
@@ -346,6 +346,7 @@ static ml_status choose_recalled(ml_kernels_owner *owner, const ml_kernels_optio
 ml_status ml_choose_backend(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
     bool done;
+    owner->without_backend = owner->table;
     if (!is_auto(options->backend)) return choose_forced(owner, options);
     ml_status st = choose_recalled(owner, options, &done);
     return st != ML_OK || done ? st : choose_measured(owner, options);

@@ -15,15 +15,16 @@
 enum { ML_MAX_PATHS = 8 };
 
 /* Blockwise attention works on blocks of queries × blocks of keys; a thread has SLABS matrices of
- * a block of rows × the padded head dimension, two of block × block, and COLUMNS vectors of a
- * block. */
+ * a block of rows × the padded head dimension, SQUARES of block × block, and COLUMNS vectors of a
+ * block. PAD is the widest that any form of it pads to. */
 enum {
     ML_ATTENTION_BLOCK = 64,
-    ML_ATTENTION_PAD = 16,
+    ML_ATTENTION_PAD = 32,
     ML_ATTENTION_SLABS = 8,
+    ML_ATTENTION_SQUARES = 3,
     ML_ATTENTION_COLUMNS = 4,
     /* With relative terms besides: a pair of blocks has fewer than two blocks of distances. */
-    ML_ATTENTION_RELATIVE_SLABS = 7,
+    ML_ATTENTION_RELATIVE_SLABS = 10,
     ML_ATTENTION_RELATIVE_SQUARES = 4
 };
 
@@ -36,12 +37,17 @@ typedef struct ml_attention_scratch {
     bool relative;
 } ml_attention_scratch;
 
+/* D[H, T] = rowsum(dO∘O) of each head, which attention's backward begins with. */
+typedef void (*ml_attention_dots)(const ml_attention_shape *shape, const ml_attention_kept *kept,
+                                  int64_t T, const float *d_o, int64_t lddo, float *row_dot);
+
 /* One block of the category workspace: the table, what it measured, and the scratch memory behind
  * it. */
 typedef struct ml_kernels_owner {
     ml_kernels table; /* first, so that a pointer to the table is a pointer to its owner */
     int threads;
-    bool ordered; /* as the options say: no other products for few rows */
+    bool ordered;               /* as the options say: no other products for few rows */
+    ml_kernels without_backend; /* the table as the vector path left it */
     const struct ml_backend *product;
     ml_kernels_rate rates[ML_MAX_PATHS];
     int64_t nrates;
@@ -61,6 +67,7 @@ typedef struct ml_kernels_owner {
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta,
                           float *y, int64_t ldy);
+    ml_attention_dots attention_dots;
     ml_product_function product_function;
     ml_narrow_decode decode_narrow;
     /* Where activations are rounded to 8 bits (rounded.c); else NULL. */

@@ -113,7 +113,11 @@ static ml_status start_bf16(ml_kernels_owner *owner, const ml_kernels_options *o
 
 static ml_status start_amx(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return start(&ml_narrow_set_amx, owner, options);
+    ml_status st = start(&ml_narrow_set_amx, owner, options);
+    if (st != ML_OK || !owner->attention_dots) return st; /* "ref" has none */
+    owner->table.attention_forward = ml_attention_forward_amx;
+    owner->table.attention_backward = ml_attention_backward_amx;
+    return ML_OK;
 }
 
 static bool has_bf16(ml_dtype dtype)

@@ -23,6 +23,7 @@
 #define _mm512_add_epi16 simde_mm512_add_epi16
 #define _mm512_loadu_si512 simde_mm512_loadu_si512
 #define _mm512_permutex2var_epi16 simde_mm512_permutex2var_epi16
+#define _mm512_permutexvar_epi16 simde_mm512_permutexvar_epi16
 #define _mm512_set1_epi16 simde_mm512_set1_epi16
 #define _mm512_set1_epi32 simde_mm512_set1_epi32
 #define _mm512_setzero_ps simde_mm512_setzero_ps

@@ -1,5 +1,6 @@
-/* Blockwise attention of every vector path against the reference: short and long sequences, odd
- * head sizes, grouped heads; causal and both ways; one and several threads; twice the same bits. */
+/* Blockwise attention of every vector path, and of AMX's tiles, against the reference: short and
+ * long sequences, odd head sizes, grouped heads; causal and both ways; one and several threads;
+ * twice the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +17,23 @@
 enum { T_MOST = 400, GAP = 3, WITH_WINDOWS = 2 /* of the shapes: the reference is slow */ };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
-static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
+/* Tiles take attention where their products are; the vector path does what stays fp32. */
+typedef struct manner {
+    const char *vector_path, *backend;
+} manner;
+static const manner manners[] = {
+#ifndef TILES_ARE_SIMULATED
+    {"generic", "ref"},
+    {"avx2", "ref"},
+    {"avx512", "ref"},
+#endif
+    {"avx2", "native-amx"}};
+
+static bool is_narrow(const ml_kernels *k)
+{
+    return k->backend && !strcmp(k->backend, "native-amx");
+}
+static bool inputs_are_narrow; /* numbers that bf16 holds */
 enum { BIASED_HEADS = 4, BIAS_STRIDE = T_MOST + ML_KEY_BIAS_BEYOND };
 static float key_bias[BIASED_HEADS * BIAS_STRIDE]; /* filled in main */
 static const ml_attention_shape shapes[] = {
@@ -56,13 +73,17 @@ typedef struct tensors {
 static float *fresh(int64_t n, const char *name)
 {
     enum { MOST = T_MOST * (256 + GAP) };
-    static float numbers[MOST + 1024];
-    if (numbers[0] == 0)
-        for (int64_t i = 0; i < MOST + 1024; i++)
-            numbers[i] = (float)ml_random_normal(ml_random_key_make(5, "numbers"), 0, (uint64_t)i);
+    static float numbers[2][MOST + 1024];
+    if (numbers[0][0] == 0)
+        for (int64_t i = 0; i < MOST + 1024; i++) {
+            float x = (float)ml_random_normal(ml_random_key_make(5, "numbers"), 0, (uint64_t)i);
+            numbers[0][i] = x;
+            numbers[1][i] = ml_bf16_to_float(ml_bf16_from_float(x));
+        }
     float *x = ml_memory_alloc(n, sizeof *x, ML_MEM_OTHER, name);
     assert_non_null(x);
-    memcpy(x, numbers + (unsigned char)name[0] + 3 * (unsigned char)name[1], (size_t)n * sizeof *x);
+    memcpy(x, numbers[inputs_are_narrow] + (unsigned char)name[0] + 3 * (unsigned char)name[1],
+           (size_t)n * sizeof *x);
     return x;
 }
 
@@ -119,16 +140,24 @@ static void run(const ml_kernels *k, const ml_attention_shape *s, const ml_seque
     backward(k, s, sequences, t, ML_FP32, ML_FP32);
 }
 
+/* Of P and dS in bf16, 2^-9 of a sum of sizes: scores and their sums are no less exact than in
+ * fp32, since the tests' numbers are what bf16 holds. */
+static double narrow_tolerance(const char *what)
+{
+    return !strncmp(what, "o", 1) || !strcmp(what, "decode") ? 5e-3 : 2e-2;
+}
+
 /* All of the memory, gaps and what lies behind the last row as well. */
 static void near(const char *what, const ml_kernels *k, const ml_attention_shape *s, int64_t n,
                  const float *got, const float *want)
 {
     double tolerance = s->both_ways ? 3e-5 : 1e-5; /* twice the pairs, whose sums round more */
+    if (is_narrow(k) && strcmp(what, "lse") != 0) tolerance = narrow_tolerance(what);
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= tolerance * fmax(1, fabs((double)want[i]))))
-            fail_msg("%s (%s, head dimension %lld, window %lld%s): element %lld is %.9g, the "
+            fail_msg("%s (%s, %s, head dimension %lld, window %lld%s): element %lld is %.9g, the "
                      "reference says %.9g",
-                     what, k->vector_path, (long long)s->head_dim, (long long)s->window,
+                     what, k->vector_path, k->backend, (long long)s->head_dim, (long long)s->window,
                      s->both_ways ? ", both ways" : "", (long long)i, (double)got[i],
                      (double)want[i]);
 }
@@ -583,12 +612,13 @@ static void both_ways(const ml_kernels *k, const ml_attention_shape *shape, bool
     wide_window_is_none(k, &s, &one_long, one_long.start[1]);
 }
 
-static void every_shape(const char *vector_path)
+static void every_shape(const manner *how)
 {
     for (size_t i = 0; i < COUNT(shapes); i++) {
         ml_attention_shape s = shapes[i];
-        const ml_kernels_options options = {.backend = "ref",
-                                            .vector_path = vector_path,
+        const ml_kernels_options options = {.backend = how->backend,
+                                            .vector_path = how->vector_path,
+                                            .weight_dtype = ML_BF16,
                                             .tokens = T_MOST,
                                             .head_dim = s.head_dim,
                                             .heads = s.heads,
@@ -637,7 +667,11 @@ static void with_threads(int threads)
 {
     int before = omp_get_max_threads();
     omp_set_num_threads(threads);
-    for (size_t p = 0; p < COUNT(vector_paths); p++) every_shape(vector_paths[p]);
+    for (size_t i = 0; i < COUNT(manners); i++) {
+        inputs_are_narrow = !strcmp(manners[i].backend, "native-amx");
+        every_shape(&manners[i]);
+    }
+    inputs_are_narrow = false;
     omp_set_num_threads(before);
 }
 

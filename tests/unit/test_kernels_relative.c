@@ -1,6 +1,6 @@
 /* Relative terms of attention: the reference against the definition and its gradients against
- * finite differences; every vector path against the reference, with distances that all have a row
- * of their own, that share rows in ever longer runs, and that jump. */
+ * finite differences; every vector path, and AMX's tiles, against the reference, with distances
+ * that all have a row of their own, that share rows in ever longer runs, and that jump. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,14 @@
 enum { HEADS = 3, H = 10, LD = HEADS * H + 3, T_MOST = 330, MOST = 299, ROWS = 2 * MOST + 1 };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
-static const char *const vector_paths[] = {"generic", "avx2", "avx512"};
+static const char *const paths[][2] = {
+#ifndef TILES_ARE_SIMULATED
+    {"generic", "ref"},
+    {"avx2", "ref"},
+    {"avx512", "ref"},
+#endif
+    {"avx2", "native-amx"}};
+static bool inputs_are_narrow; /* numbers that bf16 holds */
 static const int64_t starts[] = {0, 1, 8, 72, 330}, few_starts[] = {0, 1, 6};
 static const ml_sequences packed = {.count = COUNT(starts) - 1, .start = starts},
                           few = {.count = COUNT(few_starts) - 1, .start = few_starts};
@@ -46,9 +53,11 @@ static tensors fresh(void)
     for (int i = 0; i < ALL; i++) {
         x.t[i] = ml_memory_alloc(ROOM, sizeof(float), ML_MEM_OTHER, "tensor");
         assert_non_null(x.t[i]);
-        for (int64_t j = 0; j < ROOM; j++)
-            x.t[i][j] = (float)ml_random_normal(ml_random_key_make(5, "relative"), (uint64_t)i,
-                                                (uint64_t)j);
+        for (int64_t j = 0; j < ROOM; j++) {
+            float number = (float)ml_random_normal(ml_random_key_make(5, "relative"), (uint64_t)i,
+                                                   (uint64_t)j);
+            x.t[i][j] = inputs_are_narrow ? ml_bf16_to_float(ml_bf16_from_float(number)) : number;
+        }
     }
     return x;
 }
@@ -177,6 +186,13 @@ static void test_gradients(void **state)
     release(&x);
 }
 
+/* Tiles round P and dS to bf16. */
+static double tolerance_of(const ml_kernels *k, int tensor)
+{
+    if (strcmp(k->backend, "native-amx") != 0 || tensor == LSE) return 3e-5;
+    return tensor == O ? 5e-3 : 2e-2;
+}
+
 static void same(const ml_kernels *k, kind kind, unsigned terms)
 {
     tensors got = fresh(), want = fresh(), again = fresh();
@@ -189,12 +205,12 @@ static void same(const ml_kernels *k, kind kind, unsigned terms)
         assert_memory_equal(got.t[i], again.t[i], ROOM * sizeof(float));
         for (int64_t j = 0; j < ROOM; j++)
             if (!(fabs((double)got.t[i][j] - (double)want.t[i][j]) <=
-                  3e-5 * fmax(1, fabs((double)want.t[i][j]))))
+                  tolerance_of(k, i) * fmax(1, fabs((double)want.t[i][j]))))
                 fail_msg(
-                    "tensor %d (%s, distances %d, terms %u), element %lld: %.9g, the reference "
+                    "tensor %d (%s, %s, distances %d, terms %u), element %lld: %.9g, the reference "
                     "says %.9g",
-                    i, k->vector_path, (int)kind, terms, (long long)j, (double)got.t[i][j],
-                    (double)want.t[i][j]);
+                    i, k->vector_path, k->backend, (int)kind, terms, (long long)j,
+                    (double)got.t[i][j], (double)want.t[i][j]);
     }
     release(&got);
     release(&want);
@@ -202,10 +218,11 @@ static void same(const ml_kernels *k, kind kind, unsigned terms)
 }
 
 /* `declared`: the options speak of relative terms; else the reference stands in. */
-static void with(const char *vector_path, bool declared)
+static void with(const char *vector_path, const char *backend, bool declared)
 {
-    const ml_kernels_options options = {.backend = "ref",
+    const ml_kernels_options options = {.backend = backend,
                                         .vector_path = vector_path,
+                                        .weight_dtype = ML_BF16,
                                         .tokens = T_MOST,
                                         .head_dim = H,
                                         .heads = HEADS,
@@ -216,9 +233,11 @@ static void with(const char *vector_path, bool declared)
         print_message("skipped: %s\n", ml_error_text());
         return;
     }
+    inputs_are_narrow = !strcmp(backend, "native-amx");
     for (int kind = 0; kind < KINDS; kind++) same(k, kind, 3);
     same(k, RUNS, 1);
     same(k, RUNS, 2);
+    inputs_are_narrow = false;
     ml_kernels_destroy(k);
 }
 
@@ -226,12 +245,12 @@ static void test_paths(void **state)
 {
     (void)state;
     int before = omp_get_max_threads();
-    for (size_t p = 0; p < COUNT(vector_paths); p++) {
+    for (size_t p = 0; p < COUNT(paths); p++) {
         omp_set_num_threads(p == 0 ? 5 : 1);
-        with(vector_paths[p], true);
+        with(paths[p][0], paths[p][1], true);
     }
     omp_set_num_threads(before);
-    with("auto", false);
+    with("auto", "ref", false);
 }
 
 /* Twice the tokens, twice what grows. */

@@ -86,7 +86,9 @@ static ml_status prepare_attention(attention *a, const attention_options *o)
     const int64_t sizes[TENSORS] = {query, key,   key, query, o->tokens * o->heads,
                                     query, query, key, key};
     int64_t distances = o->relative ? RELATIVE_ROWS * o->heads * o->head_dim : 0;
+    /* bf16: MPILORA_PRODUCT_PATH may name a path that has attention of its own. */
     const ml_kernels_options options = {.backend = "blas",
+                                        .weight_dtype = ML_BF16,
                                         .tokens = o->tokens,
                                         .head_dim = o->head_dim,
                                         .heads = o->heads,

@@ -60,13 +60,15 @@ ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles)
     return ml_min(left, TILE_ROWS);
 }
 
-/* SIDE rows, or two times as many, all of which C has. GCC does not see that loading a tile reads
- * memory: what is stored before has to be told to stay before. */
-ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                              float *c, int64_t ldc, bool add)
+/* SIDE rows, or two times as many, all of which C has; rows of A lie lda apart, their lines
+ * a_line. GCC does not see that loading a tile reads memory: what is stored before has to be told
+ * to stay before. */
+ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, int64_t lda,
+                              const int64_t a_line, const uint32_t *b, float *c, int64_t ldc,
+                              bool add)
 {
-    enum { A_STRIDE = 2 * LINE, B_STRIDE = 4 * TILE_COLUMNS };
-    const size_t stride = (size_t)ldc * sizeof *c;
+    enum { B_STRIDE = 4 * TILE_COLUMNS };
+    const size_t stride = (size_t)ldc * sizeof *c, a_stride = (size_t)lda * sizeof *a;
     float *below = c + SIDE * ldc;
     __asm__ volatile("" ::: "memory");
     if (add) {
@@ -84,14 +86,14 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
             _tile_zero(3);
         }
     }
-    for (int64_t l = 0; l < pairs; l += SIDE, a += A_LINE, b += SIDE * TILE_COLUMNS) {
+    for (int64_t l = 0; l < pairs; l += SIDE, a += a_line, b += SIDE * TILE_COLUMNS) {
         _tile_stream_loadd(6, b, B_STRIDE);
-        _tile_loadd(4, a, A_STRIDE);
+        _tile_loadd(4, a, a_stride);
         _tile_stream_loadd(7, b + SIDE, B_STRIDE);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (two) {
-            _tile_loadd(5, a + SIDE * LINE, A_STRIDE);
+            _tile_loadd(5, a + SIDE * lda, a_stride);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -113,9 +115,9 @@ static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const 
     pairs = ml_round_up(pairs, SIDE);
     if (rows % SIDE == 0 && (beta == 0 || beta == 1)) {
         if (rows == SIDE)
-            multiply_whole(false, pairs, a, b, c, ldc, beta != 0);
+            multiply_whole(false, pairs, a, LINE, A_LINE, b, c, ldc, beta != 0);
         else
-            multiply_whole(true, pairs, a, b, c, ldc, beta != 0);
+            multiply_whole(true, pairs, a, LINE, A_LINE, b, c, ldc, beta != 0);
         return;
     }
     const bool add = beta == 1;
@@ -123,9 +125,9 @@ static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const 
     for (int64_t i = 0; add && i < rows; i++)
         memcpy(sum + i * TILE_COLUMNS, c + i * ldc, TILE_COLUMNS * sizeof *sum);
     if (rows <= SIDE)
-        multiply_whole(false, pairs, a, b, sum, TILE_COLUMNS, add);
+        multiply_whole(false, pairs, a, LINE, A_LINE, b, sum, TILE_COLUMNS, add);
     else
-        multiply_whole(true, pairs, a, b, sum, TILE_COLUMNS, add);
+        multiply_whole(true, pairs, a, LINE, A_LINE, b, sum, TILE_COLUMNS, add);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < TILE_COLUMNS; j++)
             c[i * ldc + j] =

@@ -9,7 +9,12 @@
 
 #include "kernels/native/native.h"
 
-enum { BLOCK = ML_ATTENTION_BLOCK };
+/* PAD: columns of heads come in multiples of it, of products by AMX's tiles in whole tiles. */
+#if defined(__AMX_BF16__)
+enum { BLOCK = ML_ATTENTION_BLOCK, PAD = ML_ATTENTION_PAD };
+#else
+enum { BLOCK = ML_ATTENTION_BLOCK, PAD = 16 };
+#endif
 
 /* Which part of a product is needed, for blocks on the diagonal. */
 typedef enum part {
@@ -143,7 +148,8 @@ typedef struct distances {
 typedef struct relative_space {
     float *key_rows, *query_rows; /* [count][padded]: the rows of a pair's distances */
     float *d_rows;                /* [count][padded] */
-    float *turned;                /* [h][BLOCK] */
+    float *queries_t, *keys_t;    /* [h][BLOCK] */
+    float *queries, *keys;        /* [BLOCK][padded] */
     float *of_queries, *of_keys;  /* [count][BLOCK]: products with the rows, or sums of dS */
 } relative_space;
 relative_space ML_NATIVE(relative_space_of)(float *memory, int64_t padded);
@@ -164,8 +170,15 @@ void ML_NATIVE(relative_gradients)(const ml_attention_shape *shape, const relati
 
 ML_INLINE int64_t padded_head(const ml_attention_shape *shape)
 {
-    return ml_round_up(shape->head_dim, ML_ATTENTION_PAD);
+    return ml_round_up(shape->head_dim, PAD);
 }
+
+/* A block of a matrix: rows × h from its at-th number on. */
+typedef struct numbers {
+    const void *x;
+    ml_dtype dtype; /* fp32 or bf16 */
+    int64_t at, ld, rows, h;
+} numbers;
 
 /* rows × h of a matrix into a slab [BLOCK][padded]; columns from h on stay zero (prepared once a
  * thread). */
@@ -231,10 +244,8 @@ ML_INLINE void copy_columns(int64_t rows, int64_t h, float factor, const float *
         for (int64_t c = 0; c < h; c++) to[c * BLOCK + i] = factor * x[i * ldx + c];
 }
 
-/* On the diagonal a product with P reads a few elements beyond it, at most the rows of a tile:
- * these are made zero, the rest is left as it is. */
-enum { BEYOND_DIAGONAL = 16 };
-
+void ML_NATIVE(attention_dots)(const ml_attention_shape *shape, const ml_attention_kept *kept,
+                               int64_t T, const float *d_o, int64_t lddo, float *row_dot);
 void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape *shape,
                                   const ml_sequences *sequences, const float *q, int64_t ldq,
                                   const float *key, const float *value, int64_t ldkv, float *o,

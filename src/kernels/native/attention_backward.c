@@ -8,7 +8,7 @@
  * Nothing is ever added by two threads, and each sum runs in one order, the same in both ways. */
 #include <omp.h>
 
-#include "kernels/native/attention.h"
+#include "kernels/native/operands.h"
 
 typedef struct call {
     const ml_attention_shape *shape;
@@ -20,84 +20,72 @@ typedef struct call {
 } call;
 
 typedef struct space {
-    float *keys_t, *values_t;             /* [h][BLOCK] */
-    float *keys;                          /* [BLOCK][padded] */
-    float *queries, *d_out;               /* [BLOCK][padded] */
+    float *keys_t, *values_t, *keys, *key_pairs; /* rooms for what is multiplied */
+    float *queries, *query_pairs, *d_out, *d_out_pairs, *square;
     float *d_queries, *d_keys, *d_values; /* [BLOCK][padded] */
     float *p, *ds;                        /* [BLOCK queries][BLOCK keys] */
     relative_space relative;
 } space;
 
+/* What is loaded of a key block, and of a query block that it meets. */
+typedef struct key_operands {
+    numbers source;
+    left rows;
+    right straight, turned, values_turned;
+} key_operands;
+typedef struct query_operands {
+    numbers source;
+    left rows, d_out;
+} query_operands;
+
 static space space_of(float *memory, int64_t padded)
 {
-    float *slab[ML_ATTENTION_SLABS];
-    for (int i = 0; i < ML_ATTENTION_SLABS; i++) slab[i] = memory + i * BLOCK * padded;
-    float *squares = memory + ML_ATTENTION_SLABS * BLOCK * padded;
-    return (space){slab[0],
-                   slab[1],
-                   slab[2],
-                   slab[3],
-                   slab[4],
-                   slab[5],
-                   slab[6],
-                   slab[7],
-                   squares,
-                   squares + BLOCK * BLOCK,
-                   ML_NATIVE(relative_space_of)(memory, padded)};
-}
-
-ML_INLINE float dot_with_kept(int64_t h, const void *x, const bool bf16, int64_t at,
-                              const float *d_o)
-{
-    float sum[ML_SUM_LANES] = {0};
-    ML_FOR_LANES(h, sum[l] = ml_fma(kept_at(x, bf16, at + i), d_o[i], sum[l]));
-    return ml_sum_of_lanes(sum);
-}
-
-/* Of o in blocks: through fp32. */
-static float dot_with_blocks(int64_t h, const ml_attention_kept *kept, int64_t t, int64_t first,
-                             const float *d_o)
-{
-    enum { PART = 256 };
-    float sum[ML_SUM_LANES] = {0}, o[PART];
-    const uint8_t *row = (const uint8_t *)kept->o + t * ml_dtype_bytes(kept->o_dtype, kept->ldo);
-    for (int64_t at = 0; at < h; at += PART) {
-        int64_t count = ml_min(PART, h - at);
-        ML_NATIVE(decode_run)(kept->o_dtype, row, first + at, count, 0, o);
-        ML_FOR_LANES(count, sum[l] = ml_fma(o[i], d_o[at + i], sum[l]));
-    }
-    return ml_sum_of_lanes(sum);
-}
-
-ML_INLINE float row_dot_of(const call *c, int64_t t, int64_t first, int64_t h)
-{
-    const ml_attention_kept *kept = c->kept;
-    const float *d_o = c->d_o + t * c->lddo + first;
-    int64_t at = t * kept->ldo + first;
-    if (ml_dtype_is_block(kept->o_dtype)) return dot_with_blocks(h, kept, t, first, d_o);
-    return kept->o_dtype == ML_BF16 ? dot_with_kept(h, kept->o, true, at, d_o)
-                                    : dot_with_kept(h, kept->o, false, at, d_o);
-}
-
-/* D[head][t] = Σ dO∘O. */
-static void fill_row_dot(const call *c, float *row_dot)
-{
-    int64_t h = c->shape->head_dim, heads = c->shape->heads;
-#pragma omp parallel for schedule(static) if (c->T * heads * h >= ML_PARALLEL_FROM)
-    for (int64_t t = 0; t < c->T; t++)
-        for (int64_t head = 0; head < heads; head++)
-            row_dot[head * c->T + t] = row_dot_of(c, t, head * h, h);
+    const int64_t operand = operand_floats(padded), pairs = pairs_floats(padded),
+                  slab = BLOCK * padded;
+    space s;
+    s.keys_t = memory;
+    s.values_t = s.keys_t + operand;
+    s.keys = s.values_t + operand;
+    s.key_pairs = s.keys + operand;
+    s.queries = s.key_pairs + pairs;
+    s.query_pairs = s.queries + operand;
+    s.d_out = s.query_pairs + pairs;
+    s.d_out_pairs = s.d_out + operand;
+    s.d_queries = s.d_out_pairs + pairs;
+    s.d_keys = s.d_queries + slab;
+    s.d_values = s.d_keys + slab;
+    s.p = s.d_values + slab;
+    s.ds = s.p + BLOCK * BLOCK;
+    s.square = s.ds + BLOCK * BLOCK;
+    s.relative = ML_NATIVE(relative_space_of)(memory, padded);
+    return s;
 }
 
 /* The rows of values pass through where their gradient is going to be. */
-static void load_keys(const call *c, const space *s, block keys, int64_t kv_head)
+static key_operands load_keys(const call *c, const space *s, block keys, int64_t kv_head)
 {
     const ml_attention_kept *kept = c->kept;
-    int64_t h = c->shape->head_dim, ld = kept->ldkv, at = keys.first * ld + kv_head * h;
-    copy_kept_rows(keys.rows, h, kept->key, kept->dtype, at, ld, s->keys, c->padded);
-    copy_kept_rows(keys.rows, h, kept->value, kept->dtype, at, ld, s->d_values, c->padded);
-    copy_columns(keys.rows, h, 1, s->keys, c->padded, s->keys_t);
-    copy_columns(keys.rows, h, 1, s->d_values, c->padded, s->values_t);
+    int64_t h = c->shape->head_dim, ld = kept->ldkv;
+    const numbers key = {kept->key, kept->dtype, keys.first * ld + kv_head * h, ld, keys.rows, h};
+    numbers value = key;
+    value.x = kept->value;
+    const left rows = load_rows(&key, c->padded, s->keys),
+               values = load_rows(&value, c->padded, s->d_values);
+    return (key_operands){key, rows, right_of(rows, keys.rows, c->padded, s->key_pairs),
+                          right_turned(rows, keys.rows, h, 1, s->keys_t),
+                          right_turned(values, keys.rows, h, 1, s->values_t)};
+}
+
+static query_operands load_queries(const call *c, const space *s, block queries, int64_t head)
+{
+    const ml_attention_kept *kept = c->kept;
+    int64_t h = c->shape->head_dim;
+    const numbers query = {kept->q,   kept->dtype,  queries.query * kept->ldq + head * h,
+                           kept->ldq, queries.rows, h},
+                  d_out = {c->d_o,  ML_FP32,      queries.query * c->lddo + head * h,
+                           c->lddo, queries.rows, h};
+    return (query_operands){query, load_rows(&query, c->padded, s->queries),
+                            load_rows(&d_out, c->padded, s->d_out)};
 }
 
 /* One row of S → P and of dP → dS, the first `n`. */
@@ -135,14 +123,20 @@ ML_INLINE void biased_row(int64_t n, float scale, const float *bias, float own, 
 }
 
 /* S += what query and key get by their distance. */
-static void relative_scores(const call *c, const space *s, block queries, block keys, int64_t head,
-                            distances *d)
+static void relative_scores(const call *c, const space *s, const key_operands *of_keys,
+                            const query_operands *of_queries, block queries, block keys,
+                            int64_t head, distances *d)
 {
     const ml_relative *r = c->shape->relative;
     const relative_space *own = &s->relative;
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, 1, s->queries, c->padded, own->turned);
-    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, own->turned, s->keys_t, d);
+    const float *query =
+                    rows_as_floats(of_queries->rows, &of_queries->source, c->padded, own->queries),
+                *key = rows_as_floats(of_keys->rows, &of_keys->source, c->padded, own->keys),
+                *key_t =
+                    turned_as_floats(of_keys->turned, keys.rows, h, 1, key, c->padded, own->keys_t);
+    copy_columns(queries.rows, h, 1, query, c->padded, own->queries_t);
+    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, own->queries_t, key_t, d);
     for (int64_t i = 0; i < queries.rows; i++) {
         const int32_t *number = d->number + BLOCK - 1 + i;
         float *row = s->p + i * BLOCK;
@@ -155,25 +149,19 @@ static void relative_scores(const call *c, const space *s, block queries, block 
     }
 }
 
-/* P and dS of a pair of blocks, from the loaded keys; queries and d_out are loaded here. */
-static void probabilities(const call *c, const space *s, block queries, block keys, int64_t head,
+/* P and dS of a pair of blocks. */
+static void probabilities(const call *c, const space *s, const key_operands *of_keys,
+                          const query_operands *of_queries, block queries, block keys, int64_t head,
                           distances *d)
 {
     int64_t h = c->shape->head_dim, n = ml_round_up(keys.rows, ML_LANES);
     const sight window = window_sight(c->shape, queries, keys);
     bool diagonal = on_diagonal(c->shape, queries, keys), edge = on_edge(window, queries, keys);
     part which = diagonal ? PART_RESULT_LOWER : PART_ALL;
-    copy_kept_rows(queries.rows, h, c->kept->q, c->kept->dtype,
-                   queries.query * c->kept->ldq + head * h, c->kept->ldq, s->queries, c->padded);
-    copy_rows(queries.rows, h, c->d_o + queries.query * c->lddo + head * h, c->lddo, s->d_out,
-              c->padded);
-    ML_NATIVE(block_product)
-    (which, queries.rows, n, h, (operand){s->queries, c->padded, false}, s->keys_t, BLOCK, s->p,
-     BLOCK, false);
-    ML_NATIVE(block_product)
-    (which, queries.rows, n, h, (operand){s->d_out, c->padded, false}, s->values_t, BLOCK, s->ds,
-     BLOCK, false);
-    if (c->shape->relative) relative_scores(c, s, queries, keys, head, d);
+    multiply(which, queries.rows, n, h, of_queries->rows, of_keys->turned, s->p, BLOCK, false);
+    multiply(which, queries.rows, n, h, of_queries->d_out, of_keys->values_turned, s->ds, BLOCK,
+             false);
+    if (c->shape->relative) relative_scores(c, s, of_keys, of_queries, queries, keys, head, d);
     const float scale = c->shape->scale, *lse = c->kept->lse + head * c->T + queries.query,
                 *dot = c->row_dot + head * c->T + queries.query;
     for (int64_t i = 0; i < queries.rows; i++) {
@@ -194,28 +182,34 @@ static void probabilities(const call *c, const space *s, block queries, block ke
 }
 
 /* dK and dV of the loaded key block from a query block, added to d_keys and d_values. */
-static void add_key_gradients(const call *c, const space *s, block queries, block keys)
+static void add_key_gradients(const call *c, const space *s, const query_operands *of_queries,
+                              block queries, block keys)
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_UPPER : PART_ALL;
-    ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->p, BLOCK, true}, s->d_out, c->padded,
-     s->d_values, c->padded, true);
-    ML_NATIVE(block_product)
-    (which, keys.rows, c->padded, queries.rows, (operand){s->ds, BLOCK, true}, s->queries,
-     c->padded, s->d_keys, c->padded, true);
+    multiply(which, keys.rows, c->padded, queries.rows,
+             left_of_turned(s->p, keys.rows, queries.rows, s->square),
+             right_of(of_queries->d_out, queries.rows, c->padded, s->d_out_pairs), s->d_values,
+             c->padded, true);
+    multiply(which, keys.rows, c->padded, queries.rows,
+             left_of_turned(s->ds, keys.rows, queries.rows, s->square),
+             right_of(of_queries->rows, queries.rows, c->padded, s->query_pairs), s->d_keys,
+             c->padded, true);
 }
 
 /* dQ of a query block from the loaded key block, added; with relative terms what they give to dK
  * and to the rows as well. */
-static void add_query_gradients(const call *c, const space *s, block queries, block keys,
+static void add_query_gradients(const call *c, const space *s, const key_operands *of_keys,
+                                const query_operands *of_queries, block queries, block keys,
                                 int64_t head, const distances *d)
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_LOWER : PART_ALL;
-    ML_NATIVE(block_product)
-    (which, queries.rows, c->padded, keys.rows, (operand){s->ds, BLOCK, false}, s->keys, c->padded,
-     s->d_queries, c->padded, false);
+    multiply(which, queries.rows, c->padded, keys.rows,
+             left_of_square(s->ds, queries.rows, keys.rows, s->square), of_keys->straight,
+             s->d_queries, c->padded, false);
     if (c->shape->relative) ML_NATIVE(relative_gradients)
-    (c->shape, &s->relative, d, queries, keys, head, s->ds, s->queries, s->keys, s->d_queries,
+    (c->shape, &s->relative, d, queries, keys, head, s->ds,
+     rows_as_floats(of_queries->rows, &of_queries->source, c->padded, s->relative.queries),
+     rows_as_floats(of_keys->rows, &of_keys->source, c->padded, s->relative.keys), s->d_queries,
      s->d_keys);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *dq = c->dq + (queries.query + i) * c->lddq + head * c->shape->head_dim;
@@ -242,8 +236,8 @@ static int64_t first_queries(const call *c, block keys)
 
 /* The loaded key block with the query blocks of a sequence that see one of its keys, from the
  * index-th on, in one head. */
-static void meet_queries(const call *c, const space *s, block keys, int64_t head, int64_t sequence,
-                         int64_t index, bool with_queries)
+static void meet_queries(const call *c, const space *s, const key_operands *of_keys, block keys,
+                         int64_t head, int64_t sequence, int64_t index, bool with_queries)
 {
     int64_t start = c->sequences->start[sequence], end = c->sequences->start[sequence + 1];
     int64_t reach = ml_attention_reach(c->shape->window, c->shape->both_ways);
@@ -255,22 +249,24 @@ static void meet_queries(const call *c, const space *s, block keys, int64_t head
     for (int64_t i = index; start + i * BLOCK < end; i++) {
         block queries = sequence_block(c->sequences, sequence, i);
         distances d;
-        probabilities(c, s, queries, keys, head, &d);
-        add_key_gradients(c, s, queries, keys);
-        if (with_queries) add_query_gradients(c, s, queries, keys, head, &d);
+        const query_operands of_queries = load_queries(c, s, queries, head);
+        probabilities(c, s, of_keys, &of_queries, queries, keys, head, &d);
+        add_key_gradients(c, s, &of_queries, queries, keys);
+        if (with_queries) add_query_gradients(c, s, of_keys, &of_queries, queries, keys, head, &d);
     }
 }
 
 /* In one head: the queries of the keys' own sequence, and of those after it whose paths reach
  * them. */
-static void meet_head(const call *c, const space *s, block keys, int64_t head, bool with_queries)
+static void meet_head(const call *c, const space *s, const key_operands *of_keys, block keys,
+                      int64_t head, bool with_queries)
 {
     const ml_sequences *sequences = c->sequences;
-    meet_queries(c, s, keys, head, keys.sequence, first_queries(c, keys), with_queries);
+    meet_queries(c, s, of_keys, keys, head, keys.sequence, first_queries(c, keys), with_queries);
     for (int64_t i = keys.sequence + 1; i < sequences->count; i++) {
         keys.rows = ml_min(keys.rows, ml_sequences_shared(sequences, i) - keys.position);
         if (keys.rows <= 0) break;
-        meet_queries(c, s, keys, head, i, 0, with_queries);
+        meet_queries(c, s, of_keys, keys, head, i, 0, with_queries);
     }
 }
 
@@ -279,11 +275,11 @@ static void meet_head(const call *c, const space *s, block keys, int64_t head, b
 static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
 {
     int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
-    load_keys(c, s, keys, kv_head);
+    const key_operands of_keys = load_keys(c, s, keys, kv_head);
     memset(s->d_keys, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     memset(s->d_values, 0, (size_t)(BLOCK * c->padded) * sizeof(float));
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-        meet_head(c, s, keys, head, with_queries);
+        meet_head(c, s, &of_keys, keys, head, with_queries);
     copy_rows(keys.rows, h, s->d_keys, c->padded, c->dk + keys.first * c->lddkv + kv_head * h,
               c->lddkv);
     copy_rows(keys.rows, h, s->d_values, c->padded, c->dv + keys.first * c->lddkv + kv_head * h,
@@ -295,10 +291,11 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     int64_t group = c->shape->heads / c->shape->kv_heads;
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
     clear_query_gradients(c, queries.query, queries.rows, head, 1);
+    const query_operands of_queries = load_queries(c, s, queries, head);
     for (block keys; next_keys(&walk, &keys);) {
-        load_keys(c, s, keys, head / group);
-        probabilities(c, s, queries, keys, head, NULL);
-        add_query_gradients(c, s, queries, keys, head, NULL);
+        const key_operands of_keys = load_keys(c, s, keys, head / group);
+        probabilities(c, s, &of_keys, &of_queries, queries, keys, head, NULL);
+        add_query_gradients(c, s, &of_keys, &of_queries, queries, keys, head, NULL);
     }
 }
 
@@ -393,7 +390,7 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
                     dk,
                     dv};
     (void)ML_NATIVE(cut_blocks)(sequences, scratch->block_start);
-    fill_row_dot(&c, scratch->row_dot);
+    owner->attention_dots(shape, kept, c.T, d_o, lddo, scratch->row_dot);
     int64_t trees = 0;
     for (int64_t i = 0; i < sequences->count; i++) trees += is_root(sequences, i);
     bool enough_heads = trees * shape->kv_heads >= 2 * owner->threads || owner->threads == 1;
@@ -403,11 +400,13 @@ void ML_NATIVE(attention_backward)(const ml_kernels *k, const ml_attention_shape
         if (c.padded != shape->head_dim)
             memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
+        begin_products();
         if (shape->relative)
             by_whole_heads(&c, &s);
         else if (enough_heads && dq && dk)
             by_heads(&c, &s);
         else
             by_blocks(&c, &s, scratch->block_start);
+        end_products();
     }
 }

@@ -7,7 +7,7 @@
 #include <math.h>
 #include <omp.h>
 
-#include "kernels/native/attention.h"
+#include "kernels/native/operands.h"
 
 typedef struct call {
     const ml_attention_shape *shape;
@@ -18,8 +18,11 @@ typedef struct call {
 } call;
 
 typedef struct space {
-    float *queries;          /* Qᵀ·scale [h][BLOCK] */
-    float *values, *out;     /* [BLOCK][padded] */
+    float *queries_t;        /* room for Qᵀ */
+    float *keys;             /* for rows of Q, then of K */
+    float *values, *pairs;   /* for V, and what it is multiplied as */
+    float *p;                /* for P as it is multiplied */
+    float *out;              /* [BLOCK][padded] */
     float *scores;           /* [BLOCK keys][BLOCK queries] */
     float *top, *sum, *keep; /* [BLOCK] queries: m, l, e^(m − m') */
     relative_space relative;
@@ -27,10 +30,14 @@ typedef struct space {
 
 static space space_of(float *memory, int64_t padded)
 {
+    const int64_t operand = operand_floats(padded);
     space s;
-    s.queries = memory;
-    s.values = s.queries + BLOCK * padded;
-    s.out = s.values + BLOCK * padded;
+    s.queries_t = memory;
+    s.keys = s.queries_t + operand;
+    s.values = s.keys + operand;
+    s.pairs = s.values + operand;
+    s.p = s.pairs + pairs_floats(padded);
+    s.out = s.p + SQUARE_FLOATS;
     s.scores = s.out + BLOCK * padded;
     s.top = s.scores + BLOCK * BLOCK;
     s.sum = s.top + BLOCK;
@@ -44,6 +51,15 @@ static space space_of(float *memory, int64_t padded)
 ML_INLINE int64_t first_query(bool diagonal, int64_t j)
 {
     return diagonal ? ml_max(0, j - BEYOND_DIAGONAL) / ML_LANES * ML_LANES : 0;
+}
+
+static void scale_scores(float scale, bool diagonal, int64_t keys, int64_t n, float *scores)
+{
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = scores + j * BLOCK;
+#pragma omp simd
+        for (int64_t i = first_query(diagonal, j); i < n; i++) row[i] *= scale;
+    }
 }
 
 /* s → cap·tanh(s/cap), of the scores that are used. */
@@ -97,15 +113,17 @@ static void raise_top(bool diagonal, int64_t keys, int64_t n, const float *score
     }
 }
 
-/* scores → P; top, sum and keep move on. n: queries rounded up to whole vectors. */
-static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
+/* scores, which `scale` still multiplies, → P; top, sum and keep move on. n: queries rounded up to
+ * whole vectors. */
+static void softmax_step(const space *s, float scale, bool diagonal, int64_t keys, int64_t n)
 {
     float top[BLOCK], sum[BLOCK];
-    memcpy(top, s->top, sizeof top);
+    for (int64_t i = 0; i < BLOCK; i++) top[i] = -INFINITY;
     memcpy(sum, s->sum, sizeof sum);
     raise_top(diagonal, keys, n, s->scores, top);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
+        top[i] = larger(scale * top[i], s->top[i]);
         s->keep[i] = ml_native_exp_small(s->top[i] - top[i]);
         sum[i] *= s->keep[i];
     }
@@ -113,11 +131,11 @@ static void softmax_step(const space *s, bool diagonal, int64_t keys, int64_t n)
         float *row = s->scores + j * BLOCK;
 #pragma omp simd
         for (int64_t i = first_query(diagonal, j); i < n; i++) {
-            row[i] = ml_native_exp_small(row[i] - top[i]);
+            row[i] = ml_native_exp_small(ml_fma(scale, row[i], -top[i]));
             sum[i] += row[i];
         }
     }
-    memcpy(s->top, top, sizeof top);
+    memcpy(s->top, top, (size_t)n * sizeof *top);
     memcpy(s->sum, sum, sizeof sum);
 }
 
@@ -133,16 +151,20 @@ static void bias_scores(const float *key, const float *query, bool diagonal, int
 }
 
 /* scores += what query and key get by their distance. */
-static void relative_scores(const call *c, const space *s, block queries, block keys, int64_t head,
-                            int64_t n)
+static void relative_scores(const call *c, const space *s, right queries_t, block queries,
+                            block keys, int64_t head, int64_t n)
 {
     const ml_relative *r = c->shape->relative;
     const relative_space *own = &s->relative;
     int64_t h = c->shape->head_dim;
+    const float scale = c->shape->scale;
     distances d;
-    copy_columns(keys.rows, h, c->shape->scale, c->key + keys.first * c->ldkv + head * h, c->ldkv,
-                 own->turned);
-    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, s->queries, own->turned, &d);
+    copy_columns(keys.rows, h, scale, c->key + keys.first * c->ldkv + head * h, c->ldkv,
+                 own->keys_t);
+    const float *scaled_t =
+        turned_as_floats(queries_t, queries.rows, h, scale,
+                         c->q + queries.query * c->ldq + head * h, c->ldq, own->queries_t);
+    ML_NATIVE(relative_products)(c->shape, own, queries, keys, head, scaled_t, own->keys_t, &d);
     for (int64_t j = 0; j < keys.rows; j++) {
         const int32_t *number = d.number + BLOCK - 1 - j;
         float *row = s->scores + j * BLOCK;
@@ -155,42 +177,63 @@ static void relative_scores(const call *c, const space *s, block queries, block 
     }
 }
 
-static void key_block(const call *c, const space *s, block queries, block keys, int64_t head,
-                      bool first)
+/* scores of a pair of blocks, complete but for the factor that is returned. */
+static float scores_of(const call *c, const space *s, right queries_t, block queries, block keys,
+                       int64_t head)
+{
+    const ml_attention_shape *shape = c->shape;
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = shape->head_dim,
+            group = shape->heads / shape->kv_heads;
+    const numbers key = {c->key,  ML_FP32,   keys.first * c->ldkv + head / group * h,
+                         c->ldkv, keys.rows, h};
+    bool diagonal = on_diagonal(shape, queries, keys);
+    const sight window = window_sight(shape, queries, keys);
+    float scale = QUERIES_ARE_SCALED ? 1 : shape->scale;
+    multiply(diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h,
+             rows_in_place(&key, c->padded, s->keys), queries_t, s->scores, BLOCK, false);
+    if (!QUERIES_ARE_SCALED && (shape->cap > 0 || shape->key_bias || shape->relative)) {
+        scale_scores(scale, diagonal, keys.rows, n, s->scores);
+        scale = 1;
+    }
+    if (shape->cap > 0) cap_scores(shape->cap, diagonal, keys.rows, n, s->scores);
+    if (shape->key_bias)
+        bias_scores(key_bias(shape, head, keys), key_bias(shape, head, queries), diagonal,
+                    keys.rows, n, s->scores);
+    if (shape->relative) relative_scores(c, s, queries_t, queries, keys, head, n);
+    if (diagonal) mask_diagonal(keys.rows, s->scores);
+    if (on_edge(window, queries, keys)) mask_window(window, keys.rows, n, s->scores);
+    return scale;
+}
+
+static void key_block(const call *c, const space *s, right queries_t, block queries, block keys,
+                      int64_t head, bool first)
 {
     int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim,
             group = c->shape->heads / c->shape->kv_heads;
-    const float *key = c->key + keys.first * c->ldkv + head / group * h,
-                *value = c->value + keys.first * c->ldkv + head / group * h;
+    const numbers value = {c->value, ML_FP32,   keys.first * c->ldkv + head / group * h,
+                           c->ldkv,  keys.rows, h};
     bool diagonal = on_diagonal(c->shape, queries, keys);
-    const sight window = window_sight(c->shape, queries, keys);
-    ML_NATIVE(block_product)
-    (diagonal ? PART_RESULT_UPPER : PART_ALL, keys.rows, n, h, (operand){key, c->ldkv, false},
-     s->queries, BLOCK, s->scores, BLOCK, false);
-    if (c->shape->cap > 0) cap_scores(c->shape->cap, diagonal, keys.rows, n, s->scores);
-    if (c->shape->key_bias)
-        bias_scores(key_bias(c->shape, head, keys), key_bias(c->shape, head, queries), diagonal,
-                    keys.rows, n, s->scores);
-    if (c->shape->relative) relative_scores(c, s, queries, keys, head, n);
-    if (diagonal) mask_diagonal(keys.rows, s->scores);
-    if (on_edge(window, queries, keys)) mask_window(window, keys.rows, n, s->scores);
-    softmax_step(s, diagonal, keys.rows, n);
-    copy_rows(keys.rows, h, value, c->ldkv, s->values, c->padded);
+    float scale = scores_of(c, s, queries_t, queries, keys, head);
+    softmax_step(s, QUERIES_ARE_SCALED ? 1 : scale, diagonal, keys.rows, n);
+    right values =
+        right_of(load_rows(&value, c->padded, s->values), keys.rows, c->padded, s->pairs);
     for (int64_t i = 0; i < queries.rows && !first; i++) {
         if (!(s->keep[i] < 1)) continue; /* the largest score is no new one */
 #pragma omp simd
         for (int64_t x = 0; x < c->padded; x++) s->out[i * c->padded + x] *= s->keep[i];
     }
-    ML_NATIVE(block_product)
-    (diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows,
-     (operand){s->scores, BLOCK, true}, s->values, c->padded, s->out, c->padded, !first);
+    multiply(diagonal ? PART_A_LOWER : PART_ALL, queries.rows, c->padded, keys.rows,
+             left_of_turned(s->scores, queries.rows, keys.rows, s->p), values, s->out, c->padded,
+             !first);
 }
 
 static void query_block(const call *c, const space *s, block queries, int64_t head)
 {
     int64_t h = c->shape->head_dim;
-    copy_columns(queries.rows, h, c->shape->scale, c->q + queries.query * c->ldq + head * h, c->ldq,
-                 s->queries);
+    const numbers query = {c->q,   ML_FP32,      queries.query * c->ldq + head * h,
+                           c->ldq, queries.rows, h};
+    right queries_t = right_turned(rows_in_place(&query, c->padded, s->keys), queries.rows, h,
+                                   c->shape->scale, s->queries_t);
     for (int64_t i = 0; i < BLOCK; i++) {
         s->top[i] = -1e30f;
         s->sum[i] = 0;
@@ -198,7 +241,7 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
     block keys;
     for (bool first = true; next_keys(&walk, &keys); first = false)
-        key_block(c, s, queries, keys, head, first);
+        key_block(c, s, queries_t, queries, keys, head, first);
     for (int64_t i = 0; i < queries.rows; i++) {
         float *o = c->o + (queries.query + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
 #pragma omp simd
@@ -239,10 +282,12 @@ void ML_NATIVE(attention_forward)(const ml_kernels *k, const ml_attention_shape 
         if (c.padded != shape->head_dim)
             memset(memory, 0, (size_t)scratch->thread_floats * sizeof *memory);
         space s = space_of(memory, c.padded);
+        begin_products();
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; task++) {
             block_task t = ML_NATIVE(task_at)(sequences, scratch->block_start, shape->heads, task);
             if (t.block.query >= 0) query_block(&c, &s, t.block, t.head);
         }
+        end_products();
     }
 }

@@ -10,14 +10,17 @@
 relative_space ML_NATIVE(relative_space_of)(float *memory, int64_t padded)
 {
     const int64_t slab = BLOCK * padded, square = BLOCK * BLOCK;
-    float *next =
-        memory + ML_ATTENTION_SLABS * slab + 2 * square + ML_ATTENTION_COLUMNS * (int64_t)BLOCK;
+    float *next = memory + ML_ATTENTION_SLABS * slab + ML_ATTENTION_SQUARES * square +
+                  ML_ATTENTION_COLUMNS * (int64_t)BLOCK;
     relative_space s;
     s.key_rows = next;
     s.query_rows = s.key_rows + 2 * slab;
     s.d_rows = s.query_rows + 2 * slab;
-    s.turned = s.d_rows + 2 * slab;
-    s.of_queries = s.turned + slab;
+    s.queries_t = s.d_rows + 2 * slab;
+    s.keys_t = s.queries_t + slab;
+    s.queries = s.keys_t + slab;
+    s.keys = s.queries + slab;
+    s.of_queries = s.keys + slab;
     s.of_keys = s.of_queries + 2 * square;
     return s;
 }

@@ -40,6 +40,7 @@ static void fill(ml_kernels *table)
     table->attention_forward = ML_NATIVE(attention_forward);
     table->attention_backward = ML_NATIVE(attention_backward);
     table->attention_decode = ML_NATIVE(attention_decode);
+    ml_kernels_owner_of(table)->attention_dots = ML_NATIVE(attention_dots);
     ml_kernels_owner_of(table)->small_forward = ML_NATIVE(small_forward);
     ml_kernels_owner_of(table)->product_function = ML_NATIVE(product);
     ml_kernels_owner_of(table)->decode_narrow = ML_NATIVE(decode_narrow);
