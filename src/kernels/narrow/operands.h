@@ -12,7 +12,8 @@
 #include "kernels/narrow/tile.h"
 #pragma GCC diagnostic pop
 
-enum { QUERIES_ARE_SCALED = 0, BEYOND_DIAGONAL = TILE_ROWS };
+/* A row that keeps all of its sum is multiplied by 1: to ask takes as long as the products. */
+enum { QUERIES_ARE_SCALED = 0, BEYOND_DIAGONAL = TILE_ROWS, ALL_ROWS_ARE_KEPT = 1 };
 
 /* Rows come in whole tiles. What they hold beyond the block's own is zero. */
 typedef struct left {
@@ -49,10 +50,13 @@ ML_INLINE left load_rows(const numbers *x, int64_t padded, float *memory)
         for (int64_t i = 0; i < x->rows; i++)
             narrow_row(x->h, wide + i * x->ld, to + i * padded, LINE);
     else
-        for (int64_t i = 0; i < x->rows; i++)
-            for (int64_t c = 0; c < x->h; c += LINE)
-                _mm512_storeu_si512(to + i * padded + c,
-                                    load_narrow(kept + i * x->ld + c, x->h - c));
+        for (int64_t i = 0; i < x->rows; i++) {
+            const uint16_t *row = kept + i * x->ld;
+            int64_t c = 0;
+            for (; c + LINE <= x->h; c += LINE)
+                _mm512_storeu_si512(to + i * padded + c, _mm512_loadu_si512(row + c));
+            if (c < x->h) _mm512_storeu_si512(to + i * padded + c, load_narrow(row + c, x->h - c));
+        }
     clear_rows_beyond(x->rows, padded, to);
     return (left){to, padded};
 }
@@ -140,6 +144,18 @@ ML_INLINE void multiply(part which, int64_t m, int64_t n, int64_t k, left a, rig
                            c + i * ldc + j, ldc, add);
     }
 }
+
+/* Products by tiles take no longer than their operands' way from memory, whose rows lie too far
+ * apart for the processor to guess them. */
+ML_INLINE void ask_for_row(const numbers *x, int64_t i)
+{
+    const int64_t size = x->dtype == ML_BF16 ? sizeof(uint16_t) : sizeof(float);
+    const char *row = (const char *)x->x + (x->at + i * x->ld) * size;
+    if (i >= x->rows) return;
+    for (int64_t at = 0; at < x->h * size; at += 2 * LINE) __builtin_prefetch(row + at, 0, 2);
+}
+
+ML_INLINE bool adds_in_place(int64_t rows, int64_t h) { return rows % SIDE == 0 && h % LINE == 0; }
 
 ML_INLINE const float *rows_as_floats(left rows, const numbers *x, int64_t padded, float *memory)
 {

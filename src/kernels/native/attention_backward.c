@@ -19,12 +19,14 @@ typedef struct call {
     float *dq, *dk, *dv;
 } call;
 
+enum { AHEAD = 3 };
 typedef struct space {
     float *keys_t, *values_t, *keys, *key_pairs; /* rooms for what is multiplied */
     float *queries, *query_pairs, *d_out, *d_out_pairs, *square;
     float *d_queries, *d_keys, *d_values; /* [BLOCK][padded] */
     float *p, *ds;                        /* [BLOCK queries][BLOCK keys] */
     relative_space relative;
+    numbers ahead[AHEAD]; /* what the next pair of blocks has in memory */
 } space;
 
 /* What is loaded of a key block, and of a query block that it meets. */
@@ -42,7 +44,7 @@ static space space_of(float *memory, int64_t padded)
 {
     const int64_t operand = operand_floats(padded), pairs = pairs_floats(padded),
                   slab = BLOCK * padded;
-    space s;
+    space s = {0};
     s.keys_t = memory;
     s.values_t = s.keys_t + operand;
     s.keys = s.values_t + operand;
@@ -166,6 +168,7 @@ static void probabilities(const call *c, const space *s, const key_operands *of_
                 *dot = c->row_dot + head * c->T + queries.query;
     for (int64_t i = 0; i < queries.rows; i++) {
         float *p = s->p + i * BLOCK, *ds = s->ds + i * BLOCK;
+        for (int a = 0; a < AHEAD; a++) ask_for_row(&s->ahead[a], i);
         int64_t end = diagonal ? ml_round_up(i + 1, ML_LANES) : n;
         if (c->shape->key_bias)
             biased_row(end, scale, key_bias(c->shape, head, keys),
@@ -203,16 +206,22 @@ static void add_query_gradients(const call *c, const space *s, const key_operand
                                 int64_t head, const distances *d)
 {
     part which = on_diagonal(c->shape, queries, keys) ? PART_A_LOWER : PART_ALL;
-    multiply(which, queries.rows, c->padded, keys.rows,
-             left_of_square(s->ds, queries.rows, keys.rows, s->square), of_keys->straight,
-             s->d_queries, c->padded, false);
+    float *to = c->dq + queries.query * c->lddq + head * c->shape->head_dim;
+    const left ds = left_of_square(s->ds, queries.rows, keys.rows, s->square);
+    if (!c->shape->relative && adds_in_place(queries.rows, c->shape->head_dim)) {
+        multiply(which, queries.rows, c->padded, keys.rows, ds, of_keys->straight, to, c->lddq,
+                 true);
+        return;
+    }
+    multiply(which, queries.rows, c->padded, keys.rows, ds, of_keys->straight, s->d_queries,
+             c->padded, false);
     if (c->shape->relative) ML_NATIVE(relative_gradients)
     (c->shape, &s->relative, d, queries, keys, head, s->ds,
      rows_as_floats(of_queries->rows, &of_queries->source, c->padded, s->relative.queries),
      rows_as_floats(of_keys->rows, &of_keys->source, c->padded, s->relative.keys), s->d_queries,
      s->d_keys);
     for (int64_t i = 0; i < queries.rows; i++) {
-        float *dq = c->dq + (queries.query + i) * c->lddq + head * c->shape->head_dim;
+        float *dq = to + i * c->lddq;
         const float *part_of = s->d_queries + i * c->padded;
 #pragma omp simd
         for (int64_t x = 0; x < c->shape->head_dim; x++) dq[x] += part_of[x];
@@ -234,9 +243,31 @@ static int64_t first_queries(const call *c, block keys)
     return ml_attention_first(c->shape, keys.position) / BLOCK;
 }
 
+/* What the pair of blocks after this one has in memory, where none before it had that: the next
+ * queries, if these keys are the first that they meet; behind the last queries the gradients of the
+ * keys. */
+static void look_ahead(const call *c, space *s, block keys, const block *next, int64_t head)
+{
+    const ml_attention_kept *kept = c->kept;
+    int64_t h = c->shape->head_dim, kv_head = head / (c->shape->heads / c->shape->kv_heads);
+    memset(s->ahead, 0, sizeof s->ahead);
+    if (!next) {
+        int64_t at = keys.first * c->lddkv + kv_head * h;
+        s->ahead[0] = (numbers){c->dk, ML_FP32, at, c->lddkv, keys.rows, h};
+        s->ahead[1] = (numbers){c->dv, ML_FP32, at, c->lddkv, keys.rows, h};
+    } else if (keys.position <= ml_attention_first(c->shape, next->position)) {
+        int64_t row = next->query, count = next->rows, column = head * h;
+        s->ahead[0] =
+            (numbers){kept->q, kept->dtype, row * kept->ldq + column, kept->ldq, count, h};
+        s->ahead[1] = (numbers){c->d_o, ML_FP32, row * c->lddo + column, c->lddo, count, h};
+        if (c->dq)
+            s->ahead[2] = (numbers){c->dq, ML_FP32, row * c->lddq + column, c->lddq, count, h};
+    }
+}
+
 /* The loaded key block with the query blocks of a sequence that see one of its keys, from the
  * index-th on, in one head. */
-static void meet_queries(const call *c, const space *s, const key_operands *of_keys, block keys,
+static void meet_queries(const call *c, space *s, const key_operands *of_keys, block keys,
                          int64_t head, int64_t sequence, int64_t index, bool with_queries)
 {
     int64_t start = c->sequences->start[sequence], end = c->sequences->start[sequence + 1];
@@ -250,6 +281,8 @@ static void meet_queries(const call *c, const space *s, const key_operands *of_k
         block queries = sequence_block(c->sequences, sequence, i);
         distances d;
         const query_operands of_queries = load_queries(c, s, queries, head);
+        const block next = sequence_block(c->sequences, sequence, i + 1);
+        look_ahead(c, s, keys, start + (i + 1) * BLOCK < end ? &next : NULL, head);
         probabilities(c, s, of_keys, &of_queries, queries, keys, head, &d);
         add_key_gradients(c, s, &of_queries, queries, keys);
         if (with_queries) add_query_gradients(c, s, of_keys, &of_queries, queries, keys, head, &d);
@@ -258,7 +291,7 @@ static void meet_queries(const call *c, const space *s, const key_operands *of_k
 
 /* In one head: the queries of the keys' own sequence, and of those after it whose paths reach
  * them. */
-static void meet_head(const call *c, const space *s, const key_operands *of_keys, block keys,
+static void meet_head(const call *c, space *s, const key_operands *of_keys, block keys,
                       int64_t head, bool with_queries)
 {
     const ml_sequences *sequences = c->sequences;
@@ -272,7 +305,7 @@ static void meet_head(const call *c, const space *s, const key_operands *of_keys
 
 /* Everything that one key block of one key/value head takes part in: head by head of its group, so
  * that a sequence that is cut into pieces gives it what it would give whole. */
-static void key_block(const call *c, const space *s, block keys, int64_t kv_head, bool with_queries)
+static void key_block(const call *c, space *s, block keys, int64_t kv_head, bool with_queries)
 {
     int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
     const key_operands of_keys = load_keys(c, s, keys, kv_head);
@@ -286,11 +319,12 @@ static void key_block(const call *c, const space *s, block keys, int64_t kv_head
               c->lddkv);
 }
 
-static void query_block(const call *c, const space *s, block queries, int64_t head)
+static void query_block(const call *c, space *s, block queries, int64_t head)
 {
     int64_t group = c->shape->heads / c->shape->kv_heads;
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
     clear_query_gradients(c, queries.query, queries.rows, head, 1);
+    memset(s->ahead, 0, sizeof s->ahead);
     const query_operands of_queries = load_queries(c, s, queries, head);
     for (block keys; next_keys(&walk, &keys);) {
         const key_operands of_keys = load_keys(c, s, keys, head / group);
@@ -304,7 +338,7 @@ static bool is_root(const ml_sequences *sequences, int64_t i)
     return ml_sequences_shared(sequences, i) == 0;
 }
 
-static void tree(const call *c, const space *s, int64_t root, int64_t kv_head)
+static void tree(const call *c, space *s, int64_t root, int64_t kv_head)
 {
     const ml_sequences *sequences = c->sequences;
     int64_t group = c->shape->heads / c->shape->kv_heads, end = root + 1;
@@ -320,7 +354,7 @@ static void tree(const call *c, const space *s, int64_t root, int64_t kv_head)
 }
 
 /* Called by every thread of a team: its share of the tasks. */
-static void by_heads(const call *c, const space *s)
+static void by_heads(const call *c, space *s)
 {
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < c->sequences->count * c->shape->kv_heads; task++) {
@@ -336,7 +370,7 @@ static void clear_rows(const call *c, float *gradient, int64_t head)
         memset(gradient + row * ld + head * h, 0, (size_t)h * sizeof *gradient);
 }
 
-static void by_whole_heads(const call *c, const space *s)
+static void by_whole_heads(const call *c, space *s)
 {
 #pragma omp for schedule(dynamic)
     for (int64_t head = 0; head < c->shape->heads; head++) {
@@ -347,7 +381,7 @@ static void by_whole_heads(const call *c, const space *s)
 }
 
 /* Of the keys whose gradients are wanted, and of the queries whose are. */
-static void by_blocks(const call *c, const space *s, const int64_t *block_start)
+static void by_blocks(const call *c, space *s, const int64_t *block_start)
 {
     int64_t blocks = block_start[c->sequences->count], heads = c->shape->heads,
             kv_heads = c->shape->kv_heads;

@@ -114,8 +114,9 @@ static void raise_top(bool diagonal, int64_t keys, int64_t n, const float *score
 }
 
 /* scores, which `scale` still multiplies, → P; top, sum and keep move on. n: queries rounded up to
- * whole vectors. */
-static void softmax_step(const space *s, float scale, bool diagonal, int64_t keys, int64_t n)
+ * whole vectors. What is wanted next comes from memory meanwhile. */
+static void softmax_step(const space *s, float scale, bool diagonal, int64_t keys, int64_t n,
+                         const numbers ahead[2])
 {
     float top[BLOCK], sum[BLOCK];
     for (int64_t i = 0; i < BLOCK; i++) top[i] = -INFINITY;
@@ -129,6 +130,8 @@ static void softmax_step(const space *s, float scale, bool diagonal, int64_t key
     }
     for (int64_t j = 0; j < keys; j++) {
         float *row = s->scores + j * BLOCK;
+        ask_for_row(&ahead[0], j);
+        ask_for_row(&ahead[1], j);
 #pragma omp simd
         for (int64_t i = first_query(diagonal, j); i < n; i++) {
             row[i] = ml_native_exp_small(ml_fma(scale, row[i], -top[i]));
@@ -177,15 +180,19 @@ static void relative_scores(const call *c, const space *s, right queries_t, bloc
     }
 }
 
+static numbers rows_of_keys(const call *c, const float *x, block keys, int64_t head)
+{
+    int64_t h = c->shape->head_dim, group = c->shape->heads / c->shape->kv_heads;
+    return (numbers){x, ML_FP32, keys.first * c->ldkv + head / group * h, c->ldkv, keys.rows, h};
+}
+
 /* scores of a pair of blocks, complete but for the factor that is returned. */
 static float scores_of(const call *c, const space *s, right queries_t, block queries, block keys,
                        int64_t head)
 {
     const ml_attention_shape *shape = c->shape;
-    int64_t n = ml_round_up(queries.rows, ML_LANES), h = shape->head_dim,
-            group = shape->heads / shape->kv_heads;
-    const numbers key = {c->key,  ML_FP32,   keys.first * c->ldkv + head / group * h,
-                         c->ldkv, keys.rows, h};
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = shape->head_dim;
+    const numbers key = rows_of_keys(c, c->key, keys, head);
     bool diagonal = on_diagonal(shape, queries, keys);
     const sight window = window_sight(shape, queries, keys);
     float scale = QUERIES_ARE_SCALED ? 1 : shape->scale;
@@ -205,20 +212,25 @@ static float scores_of(const call *c, const space *s, right queries_t, block que
     return scale;
 }
 
+/* next: the key block after this one, or NULL. */
 static void key_block(const call *c, const space *s, right queries_t, block queries, block keys,
-                      int64_t head, bool first)
+                      int64_t head, bool first, const block *next)
 {
-    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim,
-            group = c->shape->heads / c->shape->kv_heads;
-    const numbers value = {c->value, ML_FP32,   keys.first * c->ldkv + head / group * h,
-                           c->ldkv,  keys.rows, h};
+    int64_t n = ml_round_up(queries.rows, ML_LANES), h = c->shape->head_dim;
+    const numbers value = rows_of_keys(c, c->value, keys, head);
     bool diagonal = on_diagonal(c->shape, queries, keys);
     float scale = scores_of(c, s, queries_t, queries, keys, head);
-    softmax_step(s, QUERIES_ARE_SCALED ? 1 : scale, diagonal, keys.rows, n);
+    numbers ahead[2] = {{c->o, ML_FP32, queries.query * c->ldo + head * h, c->ldo, queries.rows, h},
+                        {.rows = 0}};
+    if (next) {
+        ahead[0] = rows_of_keys(c, c->key, *next, head);
+        ahead[1] = rows_of_keys(c, c->value, *next, head);
+    }
+    softmax_step(s, QUERIES_ARE_SCALED ? 1 : scale, diagonal, keys.rows, n, ahead);
     right values =
         right_of(load_rows(&value, c->padded, s->values), keys.rows, c->padded, s->pairs);
     for (int64_t i = 0; i < queries.rows && !first; i++) {
-        if (!(s->keep[i] < 1)) continue; /* the largest score is no new one */
+        if (!ALL_ROWS_ARE_KEPT && !(s->keep[i] < 1)) continue; /* the largest score is no new one */
 #pragma omp simd
         for (int64_t x = 0; x < c->padded; x++) s->out[i * c->padded + x] *= s->keep[i];
     }
@@ -239,9 +251,12 @@ static void query_block(const call *c, const space *s, block queries, int64_t he
         s->sum[i] = 0;
     }
     key_walk walk = walk_keys(c->shape, c->sequences, queries);
-    block keys;
-    for (bool first = true; next_keys(&walk, &keys); first = false)
-        key_block(c, s, queries_t, queries, keys, head, first);
+    block keys, next;
+    bool more = next_keys(&walk, &keys);
+    for (bool first = true; more; first = false, keys = next) {
+        more = next_keys(&walk, &next);
+        key_block(c, s, queries_t, queries, keys, head, first, more ? &next : NULL);
+    }
     for (int64_t i = 0; i < queries.rows; i++) {
         float *o = c->o + (queries.query + i) * c->ldo + head * h, inverse = 1 / s->sum[i];
 #pragma omp simd

@@ -12,7 +12,7 @@
 /* Queries are multiplied by the scale as they are turned: scores come out scaled. On the diagonal a
  * product with P reads a few elements beyond it, at most the rows of a tile: these are made zero,
  * the rest is left as it is. */
-enum { QUERIES_ARE_SCALED = 1, BEYOND_DIAGONAL = 16 };
+enum { QUERIES_ARE_SCALED = 1, BEYOND_DIAGONAL = 16, ALL_ROWS_ARE_KEPT = 0 };
 
 typedef operand left;
 typedef struct right {
@@ -79,6 +79,16 @@ ML_INLINE void multiply(part which, int64_t m, int64_t n, int64_t k, left a, rig
                         int64_t ldc, bool add)
 {
     ML_NATIVE(block_product)(which, m, n, k, a, b.b, b.ld, c, ldc, add);
+}
+
+/* Asks memory for row i, where there is one. */
+ML_INLINE void ask_for_row(const numbers *x, int64_t i) { (void)x, (void)i; }
+
+/* May C be so many rows of a matrix, without a slab of its own? */
+ML_INLINE bool adds_in_place(int64_t rows, int64_t h)
+{
+    (void)rows, (void)h;
+    return false;
 }
 
 /* The rows that were loaded, and their transpose, as floats. */
