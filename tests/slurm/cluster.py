@@ -82,6 +82,7 @@ ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=10
 InactiveLimit=0
+MinJobAge=3600
 KillWait=20
 JobRequeue=1
 MailProg=/bin/true
