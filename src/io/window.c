@@ -31,10 +31,17 @@ enum {
 
 typedef struct file {
     char *path;
-    int fd, direct;       /* direct: −1 where there is none */
+    int fd;
     int64_t bytes, chunk; /* chunk: its first one's number */
     char *map;            /* only to ask which pages are in the page cache; NULL: not known */
 } file;
+
+/* A descriptor past the page cache of the file that a reader is in. It has no more of them than
+ * that one: a model may have hundreds of files, which are open once already. */
+typedef struct direct {
+    const file *of; /* NULL: of none yet */
+    int fd;         /* −1 where there is none */
+} direct;
 
 typedef struct chunk {
     char *data;
@@ -79,18 +86,6 @@ done:
     return st;
 }
 
-/* A second descriptor of the same file; the path may name another one by now. */
-static int open_direct(const file *f)
-{
-    struct stat a, b;
-    int fd = O_DIRECT ? open(f->path, O_RDONLY | O_CLOEXEC | O_DIRECT) : -1;
-    if (fd < 0) return -1;
-    if (fstat(fd, &a) == 0 && fstat(f->fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-        return fd;
-    (void)close(fd);
-    return -1;
-}
-
 ml_status ml_window_add(ml_window *w, const char *path, int fd, int64_t bytes, int64_t *number)
 {
     ml_status st = ML_OK;
@@ -98,13 +93,12 @@ ml_status ml_window_add(ml_window *w, const char *path, int fd, int64_t bytes, i
     ML_NEW(files, w->nfiles + 1, ML_MEM_OTHER, "files of a window");
     if (w->nfiles) memcpy(files, w->files, (size_t)w->nfiles * sizeof *files);
     file *f = &files[w->nfiles];
-    *f = (file){.path = ml_memory_string(path), .fd = fd, .direct = -1, .bytes = bytes};
+    *f = (file){.path = ml_memory_string(path), .fd = fd, .bytes = bytes};
     if (!f->path) {
         st = ML_RESOURCE;
         goto done;
     }
     f->chunk = w->nchunks;
-    f->direct = open_direct(f);
     void *map = bytes ? mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
     f->map = map == MAP_FAILED ? NULL : map;
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
@@ -126,7 +120,6 @@ void ml_window_destroy(ml_window *w)
     for (int64_t i = 0; i < w->nfiles; i++) {
         file *f = &w->files[i];
         if (f->map) (void)munmap(f->map, (size_t)f->bytes);
-        if (f->direct >= 0) (void)close(f->direct);
         ml_memory_free(f->path);
     }
     ml_memory_free(w->files);
@@ -161,24 +154,50 @@ static bool is_cached(const file *f, int64_t offset, int64_t bytes)
     return 2 * found > pages;
 }
 
+/* A second descriptor of the same file; the path may name another one by now. */
+static int open_direct(const file *f)
+{
+    struct stat a, b;
+    int fd = O_DIRECT ? open(f->path, O_RDONLY | O_CLOEXEC | O_DIRECT) : -1;
+    if (fd < 0) return -1;
+    if (fstat(fd, &a) == 0 && fstat(f->fd, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
+static void close_direct(const direct *d)
+{
+    if (d->of && d->fd >= 0) (void)close(d->fd);
+}
+
+static int direct_of(direct *d, const file *f)
+{
+    if (d->of != f) {
+        close_direct(d);
+        *d = (direct){f, open_direct(f)};
+    }
+    return d->fd;
+}
+
 /* Past the page cache, where that can be. The last sector of a file may be a part of one. */
-static bool read_direct(const file *f, char *to, int64_t bytes, int64_t offset)
+static bool read_direct(direct *own, const file *f, char *to, int64_t bytes, int64_t offset)
 {
     int64_t whole = ml_round_up(bytes, SECTOR);
-    if (f->direct < 0 || is_cached(f, offset, bytes)) return false;
+    if (is_cached(f, offset, bytes) || direct_of(own, f) < 0) return false;
     for (int64_t got, at = 0; at < bytes; at += got) {
-        do got = pread(f->direct, to + at, (size_t)(whole - at), offset + at);
+        do got = pread(own->fd, to + at, (size_t)(whole - at), offset + at);
         while (got < 0 && errno == EINTR);
         if (got <= 0 || (got % SECTOR && at + got < bytes)) return false;
     }
     return true;
 }
 
-static bool load(const ml_window *w, chunk *c)
+static bool load(const ml_window *w, direct *own, chunk *c)
 {
     const file *f = file_of(w, c->number);
     int64_t offset = (c->number - f->chunk) * w->size, bytes = ml_min(w->size, f->bytes - offset);
-    if (read_direct(f, c->data, bytes, offset)) return true;
+    if (read_direct(own, f, c->data, bytes, offset)) return true;
     return ml_file_read(f->fd, f->path, c->data, bytes, offset) == ML_OK;
 }
 
@@ -194,6 +213,7 @@ static bool has_room(const ml_window *w)
 static void *fill(void *self)
 {
     ml_window *w = self;
+    direct own = {NULL, -1};
     pthread_mutex_lock(&w->mutex);
     while (w->open && w->next < w->nchunks) {
         if (!has_room(w)) {
@@ -204,13 +224,14 @@ static void *fill(void *self)
         c->loaded = false;
         c->number = w->next++;
         pthread_mutex_unlock(&w->mutex);
-        bool good = load(w, c);
+        bool good = load(w, &own, c);
         pthread_mutex_lock(&w->mutex);
         c->loaded = good;
         w->open = w->open && good; /* who needs these bytes reads them himself, and says why not */
         pthread_cond_broadcast(&w->moved);
     }
     pthread_mutex_unlock(&w->mutex);
+    close_direct(&own);
     return NULL;
 }
 

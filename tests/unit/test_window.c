@@ -189,9 +189,35 @@ static void a_file_that_became_shorter_is_named(void **state)
     drop(&s);
 }
 
+static int open_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++) count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Beside those that are lent to it a window has one for each of its two readers, however many
+ * files there are, and gives them back. */
+static void a_window_opens_few_files(void **state)
+{
+    (void)state;
+    shelf s;
+    const int before = open_descriptors();
+    make(&s);
+    assert_int_equal(open_descriptors(), before + FILES);
+    ml_window_begin(s.window);
+    ml_window_release(s.window, INT64_MAX);
+    hash(&s);
+    assert_int_equal(s.hashed, ML_OK);
+    assert_in_range(open_descriptors(), before + FILES, before + FILES + 2);
+    drop(&s);
+    assert_int_equal(open_descriptors(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_window_opens_few_files),
         cmocka_unit_test(everybody_reads_what_lies_there),
         cmocka_unit_test(a_window_that_is_closed_gives_nothing),
         cmocka_unit_test(what_is_taken_stays),
