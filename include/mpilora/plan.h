@@ -16,7 +16,8 @@ ML_BEGIN_DECLS
 /* ---- machines ------------------------------------------------------------------------------ */
 
 /* What a machine has a rate for. Products with a weight W[m, n] of T rows, by the weight's type; a
- * weight's own gradient; the narrow products of an adapter; attention. */
+ * weight's own gradient; the narrow products of an adapter; attention, by the numbers that it
+ * takes, which a path of bf16 may multiply as such. */
 typedef enum ml_cost_kind {
     ML_COST_BF16_FORWARD,
     ML_COST_BF16_BACKWARD,
@@ -27,6 +28,8 @@ typedef enum ml_cost_kind {
     ML_COST_ADAPTER_BACKWARD,
     ML_COST_ATTENTION_FORWARD,
     ML_COST_ATTENTION_BACKWARD,
+    ML_COST_FP32_ATTENTION_FORWARD,
+    ML_COST_FP32_ATTENTION_BACKWARD,
     ML_COSTS
 } ml_cost_kind;
 

@@ -1,6 +1,7 @@
 /* Machines: their files, a table of keys like every configuration; the two formulas that everything
  * else is made of; and rates from measurements. */
 #include <math.h>
+#include <string.h>
 
 #include "config/table.h"
 #include "mpilora/plan.h"
@@ -42,6 +43,8 @@ static const key table[] = {
     COST("adapter.backward", ML_COST_ADAPTER_BACKWARD),
     COST("attention.forward", ML_COST_ATTENTION_FORWARD),
     COST("attention.backward", ML_COST_ATTENTION_BACKWARD),
+    COST("attention_fp32.forward", ML_COST_FP32_ATTENTION_FORWARD),
+    COST("attention_fp32.backward", ML_COST_FP32_ATTENTION_BACKWARD),
     SOME("elements.norm_forward_ns", element_ns[ML_ELEMENT_NORM_FORWARD]),
     SOME("elements.norm_backward_ns", element_ns[ML_ELEMENT_NORM_BACKWARD]),
     SOME("elements.activation_forward_ns", element_ns[ML_ELEMENT_ACTIVATION_FORWARD]),
@@ -61,13 +64,29 @@ static const key table[] = {
 };
 enum { KEYS = sizeof table / sizeof *table };
 
+/* What older files do not say. */
+static bool is_newer(const key *k)
+{
+    return k->offset == AT(threads) ||
+           (k->offset >= AT(cost[ML_COST_FP32_ATTENTION_FORWARD]) && k->offset < AT(element_ns));
+}
+
+/* These have one attention for both types. */
+static void take_one_attention(ml_machine *m)
+{
+    ml_cost *fp32 = &m->cost[ML_COST_FP32_ATTENTION_FORWARD];
+    const ml_cost *any = &m->cost[ML_COST_ATTENTION_FORWARD];
+    if (fp32[0].gflops == 0.0 && fp32[1].gflops == 0.0) memcpy(fp32, any, 2 * sizeof *fp32);
+}
+
 ml_status ml_machine_read(ml_machine *out, const char *path)
 {
     int line[KEYS] = {0};
     *out = (ml_machine){0};
     ml_status st = table_read_file(table, out, line, path);
+    take_one_attention(out);
     for (int i = 0; st == ML_OK && table[i].path; i++)
-        if (!line[i] && table[i].offset != AT(threads)) /* older files do not say it */
+        if (!line[i] && !is_newer(&table[i]))
             st = ml_fail(ML_USAGE,
                          "%s: %s: missing; a machine file has every key, as `mpilora bench "
                          "machine` writes it",

@@ -184,6 +184,7 @@ static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, co
 {
     double width = (double)l->o.in;
     double work = 4.0 * b->pairs * relative_work(t, kind == ML_COST_ATTENTION_BACKWARD);
+    if (t->dtype != ML_BF16) kind += ML_COST_FP32_ATTENTION_FORWARD - ML_COST_ATTENTION_FORWARD;
     double seconds =
         ml_cost_seconds(&t->step->machine->cost[kind], work * width, 0.0, b->tokens * width);
     if (ml_model_is_relative(t->spec)) /* projected, and again for backward */

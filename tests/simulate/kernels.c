@@ -9,6 +9,7 @@
 
 static const ml_machine *machine;
 static double cores, ranks_on_node; /* cores: of this rank */
+static bool in_fp32;                /* what is computed with */
 
 void kernels_use(const ml_machine *on, double rank_cores, double on_node)
 {
@@ -158,6 +159,7 @@ static void gated_backward(ml_activation a, int64_t T, int64_t n, const float *g
 static void spend_attention(ml_cost_kind kind, const ml_attention_shape *shape,
                             const ml_sequences *sequences)
 {
+    if (in_fp32) kind += ML_COST_FP32_ATTENTION_FORWARD - ML_COST_ATTENTION_FORWARD;
     double pairs = 0.0, width = (double)(shape->heads * shape->head_dim),
            T = (double)sequences->start[sequences->count];
     for (int64_t i = 0; i < sequences->count; i++) {
@@ -315,7 +317,7 @@ ml_status __wrap_ml_kernels_create(ml_kernels **out, const ml_kernels_options *o
 {
     ml_status st = ML_OK;
     ml_kernels_owner *owner = NULL;
-    (void)options;
+    in_fp32 = options->exact;
     ML_NEW(owner, 1, ML_MEM_WORKSPACE, "the simulated kernels");
     fill(&owner->table);
     owner->table.workspace = owner;

@@ -227,9 +227,41 @@ static void stages_wait_as_the_formula_says(void **state)
     assert_true(kept.bubble_s == 0.0);
 }
 
+static double forward_of(const ml_run_config *config, const ml_machine *machine)
+{
+    ml_plan plan;
+    if (ml_plan_create_on(&plan, config, 8, 8, machine, 0, NULL) != ML_OK)
+        fail_msg("%s", ml_error_text());
+    return plan.method[0].time.forward_s;
+}
+
+/* Attention has a rate for each type, which a machine file of before had not: it has one of both
+ * then. */
+static void attention_has_the_rate_of_its_type(void **state)
+{
+    (void)state;
+    static const char *const precision[] = {"precision=bf16", "precision=fp32"};
+    for (int fp32 = 0; fp32 < 2; fp32++) {
+        ml_run_config config;
+        ml_machine machine;
+        read_inputs(&config, &machine, precision[fp32]);
+        ml_cost *both[] = {&machine.cost[ML_COST_ATTENTION_FORWARD],
+                           &machine.cost[ML_COST_FP32_ATTENTION_FORWARD]};
+        assert_memory_equal(both[0], both[1], 2 * sizeof(ml_cost));
+        const double before = forward_of(&config, &machine);
+        both[!fp32]->gflops /= 10.0;
+        assert_true(forward_of(&config, &machine) == before);
+        both[fp32]->gflops /= 10.0;
+        assert_true(forward_of(&config, &machine) > before);
+        ml_run_config_destroy(&config);
+        ml_machine_destroy(&machine);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_has_the_rate_of_its_type),
         cmocka_unit_test(a_fit_finds_its_parts),
         cmocka_unit_test(a_sum_takes_latency_and_bandwidth),
         cmocka_unit_test(the_largest_model_has_a_time),

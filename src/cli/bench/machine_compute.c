@@ -52,7 +52,7 @@ static void list_probes(lab *l)
     }
     for (int kind = ML_COST_ADAPTER_FORWARD; kind <= ML_COST_ADAPTER_BACKWARD; kind++)
         for (int64_t r = 8; r <= 64; r *= 8) add(l, kind, 512, r, 768);
-    for (int kind = ML_COST_ATTENTION_FORWARD; kind <= ML_COST_ATTENTION_BACKWARD; kind++)
+    for (int kind = ML_COST_ATTENTION_FORWARD; kind <= ML_COST_FP32_ATTENTION_BACKWARD; kind++)
         for (int64_t length = 64; length <= 1024; length *= 4)
             add(l, kind, 1024, length, HEADS * HEAD_DIM);
     for (int kind = 0; kind < ML_ELEMENT_DROPOUT; kind++) add(l, ML_COSTS + kind, 512, 1, WIDTH);
@@ -93,7 +93,7 @@ static void run_adapter(const lab *l, const probe *p)
 
 static void run_attention(const lab *l, const probe *p)
 {
-    const ml_kernels *k = l->k[ML_BF16];
+    const ml_kernels *k = l->k[p->kind < ML_COST_FP32_ATTENTION_FORWARD ? ML_BF16 : ML_FP32];
     int64_t start[1024 / 64 + 1], count = p->T / p->m, q = p->n, width = 3 * q;
     const ml_attention_shape shape = {
         .heads = HEADS, .kv_heads = HEADS, .head_dim = HEAD_DIM, .scale = 0.125F};
@@ -107,7 +107,7 @@ static void run_attention(const lab *l, const probe *p)
                                     .ldkv = width,
                                     .ldo = q,
                                     .lse = l->lse};
-    if (p->kind == ML_COST_ATTENTION_FORWARD)
+    if (p->kind == ML_COST_ATTENTION_FORWARD || p->kind == ML_COST_FP32_ATTENTION_FORWARD)
         k->attention_forward(k, &shape, &s, l->a, width, l->a + q, l->a + 2 * q, width, l->b, q,
                              l->lse);
     else
