@@ -11,7 +11,7 @@ typedef struct ml_window ml_window;
 
 enum { ML_WINDOW_LEAST = 1 << 20 }; /* bytes */
 
-/* A window of about `bytes` bytes, ML_WINDOW_LEAST at least, which see nothing yet. */
+/* A window of about `bytes` bytes, ML_WINDOW_LEAST at least, which sees nothing yet. */
 ml_status ml_window_create(ml_window **out, int64_t bytes) ML_NODISCARD;
 /* Adds a file, which lies behind those before it; *number: its. `fd` is borrowed and open until
  * the window is destroyed; `path` is copied. Before ml_window_begin. */

@@ -1,7 +1,7 @@
 /* The backends "native-bf16" and "native-amx": weights in bf16, with AMX in blocks, too, by the
- * project's own product with AVX-512's or AMX's bf16 instructions; everything else by the backend
- * "native", or by oneDNN where it is there. Both products work in the same scratch memory, one
- * after the other. */
+ * project's own product with AVX-512's or AMX's bf16 instructions, with AMX attention as well; all
+ * other products by the backend "native", or by oneDNN where it is there. Both products work in the
+ * same scratch memory, one after the other. */
 #include "kernels/kernels_private.h"
 #include "kernels/narrow.h"
 

@@ -29,6 +29,8 @@ typedef struct right {
 ML_INLINE int64_t operand_floats(int64_t padded) { return BLOCK * padded / 2; }
 ML_INLINE int64_t pairs_floats(int64_t padded) { return operand_floats(padded); }
 enum { SQUARE_FLOATS = BLOCK * BLOCK / 2 };
+_Static_assert(2 * TILE_COLUMNS == BLOCK,
+               "turn_pairs puts the rows of a square one below the other");
 
 ML_INLINE void begin_products(void) { begin_tiles(); }
 ML_INLINE void end_products(void) { end_tiles(); }
