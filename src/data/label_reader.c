@@ -346,8 +346,7 @@ done:
 
 /* A head has a row for each number up to the largest, so that one id or amount among the labels
  * would make a head of that size. Many classes of which hardly any occurs are taken for such
- * numbers, unless
- * --labels or the base's head say that there are so many. */
+ * numbers, unless --labels or the base's head say that there are so many. */
 static ml_status check_numbers(const label_reader *r)
 {
     enum { FEW = 1024, SHARE = 16 };

@@ -38,9 +38,8 @@ static const option options[] = {
      NULL},
     {"--chat", OPTION_FLAG, offsetof(words, chat), NULL,
      "the prompts are what a user says, or lines {\"messages\": [...]} or {\"prompt\": [...]}; the "
-     "base's "
-     "chat template makes their texts, and the token that ends an answer ends it. Without any a "
-     "conversation: a "
+     "base's chat template makes their texts, and the token that ends an answer ends it. Without "
+     "any a conversation: a "
      "line of standard input is what the user says, and the answers stay part of it",
      NULL},
     {"--chat-template", OPTION_TEXT, offsetof(words, template.file), "FILE",
