@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "grid/grid_private.h"
+#include "io/durable.h"
 
 enum { VALUE_BYTES = 512, HOST_BYTES = 64, PIECE_BYTES = 64 << 10 };
 
@@ -131,7 +132,7 @@ static ml_status read_piece(FILE *file, const char *path, const ml_text_kind *ki
         return ml_fail(kind->unreadable, "%s: the %s cannot be opened: %s", path, kind->name,
                        strerror(errno));
     size_t got = fread(p->bytes, 1, sizeof p->bytes, file);
-    if (ferror(file)) return ml_fail(kind->unreadable, "%s: read error: %s", path, strerror(errno));
+    if (ferror(file)) return ml_durable_read_failed(kind->unreadable, path);
     if (before + (int64_t)got > kind->limit)
         return ml_fail(kind->unreadable, "%s: larger than %lld bytes: not a %s", path,
                        (long long)kind->limit, kind->name);

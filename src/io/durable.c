@@ -242,12 +242,18 @@ done:
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
+ml_status ml_durable_read_failed(ml_status status, const char *path)
+{
+    if (errno == EISDIR) return ml_fail(status, "%s: is a directory, expected a file", path);
+    return ml_fail(status, "%s: read error: %s", path, strerror(errno));
+}
+
 static ml_status read_all(int fd, const char *path, char *bytes, int64_t count)
 {
     for (int64_t at = 0; at < count;) {
         ssize_t n = read(fd, bytes + at, (size_t)ml_min(count - at, (int64_t)piece));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno));
+        if (n < 0) return ml_durable_read_failed(ML_INPUT, path);
         if (n == 0)
             return ml_fail(ML_INPUT, "%s: ends at byte %lld, expected %lld", path, (long long)at,
                            (long long)count);

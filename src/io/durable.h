@@ -34,6 +34,10 @@ ml_status ml_durable_check_own(const char *path, bool folder) ML_NODISCARD;
 ml_status ml_durable_read(const char *path, int64_t limit, char **bytes,
                           int64_t *count) ML_NODISCARD;
 
+/* What errno says of a read of `path` that failed, as `status`: a directory can be opened, too, and
+ * is called one; everything else is an error of the reading itself. */
+ml_status ml_durable_read_failed(ml_status status, const char *path) ML_NODISCARD;
+
 /* The size of a file; −1 where there is no regular file of this name (nothing, a link, a
  * directory). ML_INPUT where that cannot be told. */
 ml_status ml_durable_measure(const char *path, int64_t *bytes) ML_NODISCARD;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "io/decompress.h"
+#include "io/durable.h"
 #include "io/line_reader.h"
 
 enum { BUFFER = 1 << 18, LONGEST = 256 << 20 };
@@ -13,7 +14,7 @@ static ml_status fill(ml_line_reader *reader)
     reader->used = 0;
     reader->filled = fread(reader->buffer, 1, BUFFER, reader->file);
     if (!reader->filled && ferror(reader->file))
-        return ml_fail(ML_INPUT, "%s: read error: %s", reader->path, strerror(errno));
+        return ml_durable_read_failed(ML_INPUT, reader->path);
     return reader->filled || !reader->program ? ML_OK
                                               : ml_decompress_check(&reader->program, reader->path);
 }

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "io/durable.h"
+
 static const int64_t largest = (int64_t)1 << 30;
 
 static ml_status read_all(text_lines *file, FILE *from, const char *path)
@@ -24,7 +26,7 @@ static ml_status read_all(text_lines *file, FILE *from, const char *path)
             goto done;
         }
     }
-    if (ferror(from)) st = ml_fail(ML_INPUT, "%s: read error: %s", path, strerror(errno));
+    if (ferror(from)) st = ml_durable_read_failed(ML_INPUT, path);
 done:
     ml_memory_free(buffer);
     return st;

@@ -249,6 +249,25 @@ def check_imports(cases, folder):
     cases.fails("import, no such folder", RESOURCE, ["none"], "import", f"{folder}/llama", f"{folder}/none/base.h5")
 
 
+def check_directories(cases, folder):
+    """A directory where a file of lines, a table of keys or texts are read: it can be opened, and is no error of the disk."""
+    there, base = f"{folder}/llama", f"{folder}/llama.h5"
+    said = ["is a directory, expected a file"]
+    commands = (
+        ("the configuration", USAGE, "train", there),
+        ("the configuration", USAGE, "plan", there),
+        ("the description", USAGE, "import", "--init", "random", "--config", there, base),
+        ("lines", INPUT, "tokenize", "--base", base, there, f"{folder}/out.h5"),
+        ("lines", INPUT, "score", there),
+        ("predictions", INPUT, "score", "--task", "rte", there),
+        ("texts", INPUT, "score", "--outputs", there, "--references", there),
+        ("prompts", INPUT, "generate", "--base", base, "--prompts", there),
+    )
+    for label, code, *words in commands:
+        cases.fails(f"{words[0]}, a directory for {label}", code, said, *words)
+    cases.trains_not("a directory for the configuration", USAGE, said, there, ranks=(2,))
+
+
 def check_pointers(cases, folder):
     """What a clone without Git LFS has in the place of a large file, under every name that a model's files have."""
     source, pointer = f"{folder}/cloned", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 269060552\n"
@@ -459,6 +478,7 @@ def main():
         check_files_of_train(cases, folder)
         check_pipes(cases, folder)
         check_imports(cases, folder)
+        check_directories(cases, folder)
         check_pointers(cases, folder)
         check_gguf_keys(cases, folder)
         check_tokenize(cases, folder)
