@@ -234,7 +234,7 @@ ml_status ml_durable_may_write(const char *path)
     ML_TRY(ml_check_replaceable(path));
     ML_TRY(ml_durable_path(directory, "%s", path));
     char *slash = strrchr(directory, '/');
-    if (slash) slash[slash == directory] = '\0';
+    if (slash) slash[1] = '\0'; /* with its slash a file is said to be no directory */
     if (access(slash ? directory : ".", W_OK | X_OK) != 0) st = cannot("be created", path);
 done:
     return st;

@@ -434,6 +434,32 @@ def check_names(cases, folder):
     shutil.rmtree(inside)
 
 
+def check_below_a_file(cases, folder):
+    """An output whose folder is a file: that is said, not what the system refuses of the file, nor that HDF5 failed."""
+    config, base, adapter, below = f"{folder}/run.yaml", f"{folder}/llama.h5", f"{folder}/run/adapter.h5", f"{folder}/data.jsonl/x"
+    one = ("--base", base, "--adapter", adapter)
+    commands = (
+        ("import", f"{folder}/llama", below),
+        ("import", "--init", "random", "--config", f"{folder}/other.yaml", below),
+        ("tokenize", "--format", "ids", "--base", base, f"{folder}/data.jsonl", below),
+        ("merge", *one, below),
+        ("export", "--format", "gguf", "--base", base, below),
+        ("export", "--format", "hf", "--base", base, below),
+        ("export", "--format", "peft", *one, below),
+        ("generate", *one, "--prompts", f"{folder}/below.jsonl", "--out", below),
+        ("eval", config, "--generate", below),
+        ("eval", config, "--generate", f"{folder}/data.jsonl/two/x"),
+        ("analyze", "subspace", adapter, adapter, "--base", base, "--out", below),
+        ("train", config, "--set", f"run.dir={below}"),
+    )
+    with open(f"{folder}/below.jsonl", "w") as file:
+        file.write('{"prompt_ids": [1, 2]}\n')
+    for words in commands:
+        cases.fails(f"{words[0]}, a name below a file", RESOURCE, ["data.jsonl/", "not a directory"], *words)
+    cases.fails("eval, a name below a file", RESOURCE, ["data.jsonl/x", "not a directory"], *commands[8], ranks=2)
+    os.remove(f"{folder}/below.jsonl")
+
+
 def check_own_inputs(cases, folder):
     """A result that would replace what it is made from: refused before the work (main compares every file's bytes)."""
     config, base, adapter, data = f"{folder}/run.yaml", f"{folder}/llama.h5", f"{folder}/run/adapter.h5", f"{folder}/llama-data.h5"
@@ -486,6 +512,7 @@ def main():
         check_output(cases, folder)
         check_closed_streams(cases, folder)
         check_names(cases, folder)
+        check_below_a_file(cases, folder)
         check_own_inputs(cases, folder)
         after = snapshot(folder)
         changed = [path for path in before if after.get(path) != before[path]]

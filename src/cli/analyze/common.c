@@ -1,11 +1,6 @@
 /* What the subjects of `mpilora analyze` share: options, the study, the beginnings of JSON. */
 #include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
-#include <limits.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "cli/analyze/analyze.h"
 #include "cli/bench/bench.h"
@@ -64,19 +59,12 @@ done:
 static ml_status check_out(const char *out, const char *base,
                            const char *const adapters[ML_STUDY_ADAPTERS])
 {
-    char copy[PATH_MAX];
-    struct stat info;
     if (ml_durable_is_same(out, base))
         return ml_fail(ML_USAGE, "--out: %s is the base itself", out);
     for (int i = 0; i < ML_STUDY_ADAPTERS && adapters[i]; i++)
         if (ml_durable_is_same(out, adapters[i]))
             return ml_fail(ML_USAGE, "--out: %s is the adapter itself", out);
-    if (stat(out, &info) == 0 && !S_ISREG(info.st_mode))
-        return ml_fail(ML_USAGE, "--out: %s is there and is no file", out);
-    if (strlen(out) >= sizeof copy) return ml_fail(ML_USAGE, "--out: the path is too long");
-    snprintf(copy, sizeof copy, "%s", out);
-    if (access(dirname(copy), W_OK) == 0) return ML_OK;
-    return ml_fail(ML_RESOURCE, "--out: %s cannot be written: %s", out, strerror(errno));
+    return ml_durable_may_write(out);
 }
 
 /* ---- the study ----------------------------------------------------------------------------- */

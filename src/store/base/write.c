@@ -171,7 +171,7 @@ ml_status ml_base_writer_create(ml_base_writer **out, const char *path, const ml
         st = ml_fail(ML_USAGE, "%.64s…: the path is too long", path);
         goto done;
     }
-    ML_TRY(ml_check_replaceable(path));
+    ML_TRY(ml_durable_may_write(path)); /* HDF5 would not say why it cannot */
     ML_TRY(ml_durable_temporary(w->temporary, path));
     (void)unlink(w->temporary); /* left by a killed process that had this number */
     ML_NEW(w->place, w->nplaces, ML_MEM_OTHER, "places of tensors");
