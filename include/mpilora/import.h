@@ -57,7 +57,8 @@ void ml_import_formats(const ml_model_spec *spec, const ml_import_options *optio
 
 /* Makes a base of any shape: matrices normal(0, 0.02), those that write to the residual stream (o,
  * proj, down) divided by √(2·layers), norms 1, biases 0; every number a function of (seed, tensor,
- * place), in options->dtype or options->quantise. `tokenizer`: a directory, or NULL.
+ * place), in options->dtype or options->quantise. `tokenizer`: a directory, whose chat template,
+ * names of special tokens and ends of an answer the base takes, too; or NULL.
  * Shapes: as `spec` says.
  * Ownership: all borrowed.
  * Local.

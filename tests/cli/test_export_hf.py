@@ -135,6 +135,33 @@ def check_tokenizer(checks, folder):
     checks.that(sorted(os.listdir(out)) == everything[:2], f"an export without a tokenizer holds {sorted(os.listdir(out))}")
 
 
+def check_tokenizer_files(checks, folder):
+    """A random base takes what --tokenizer says beside the vocabulary, which goes out as it came in, but nothing of the model that it was made for."""
+    source, base, out = f"{folder}/named", f"{folder}/named.h5", f"{folder}/named-out"
+    write_tokenizer(source)
+    vocabulary = set(os.listdir(source))
+    template = "{% for message in messages %}{{ message.content }}<|endoftext|>{% endfor %}"
+    reference.write_json(f"{source}/tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"})
+    reference.write_json(f"{source}/special_tokens_map.json", {"eos_token": "<|endoftext|>", "pad_token": "th"})
+    reference.write_json(f"{source}/generation_config.json", {"eos_token_id": [257, 10]})
+    with open(f"{source}/chat_template.jinja", "w") as file:
+        file.write(template)
+    kept = sorted(set(os.listdir(source)) - vocabulary)
+    reference.write_json(f"{source}/config.json", {"model_type": "llama", "hidden_size": 7, "pad_token_id": 5})
+    reference.write_json(f"{source}/modules.json", [])
+    harness.mpilora("import", "--init", "random", "--config", f"{folder}/random.yaml", "--tokenizer", source, base)
+    checks.that(inspect(base).get("chat_template") == template, "a random base has not the chat template of --tokenizer")
+    export(base, out)
+    expected = sorted([*kept, "config.json", "model.safetensors", "tokenizer.json"])
+    checks.that(sorted(os.listdir(out)) == expected, f"of --tokenizer: the export holds {sorted(os.listdir(out))}, expected {expected}")
+    for name in sorted(set(kept) & set(os.listdir(out))):
+        with open(f"{source}/{name}", "rb") as given, open(f"{out}/{name}", "rb") as written:
+            checks.that(given.read() == written.read(), f"of --tokenizer: {name} came back changed")
+    with open(f"{out}/config.json") as file:
+        config = json.load(file)
+    checks.that(config["model_type"] == "gpt2" and "pad_token_id" not in config, f"of --tokenizer: another model's config.json: {config}")
+
+
 def generated(base, prompt="The", *more):
     """The bytes of a continuation: ids of the tokenizer above are bytes, ids beyond it have no text."""
     words = harness.command("generate", "--base", base, "--prompt", prompt, "--max-new", 8, "--precision", "fp32", *more)
@@ -295,6 +322,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mpilora-export-") as folder:
         check_models(checks, folder)
         check_tokenizer(checks, folder)
+        check_tokenizer_files(checks, folder)
         check_kept_files(checks, folder)
         check_saved_embeddings(checks, folder)
         check_changed_bases(checks, folder)

@@ -36,9 +36,9 @@ static const option options[] = {
     {"--config", OPTION_TEXT, offsetof(request, config), "M.yaml",
      "of --init: a model description, see configs/models/", NULL},
     {"--tokenizer", OPTION_TEXT, offsetof(request, tokenizer), "DIR",
-     "of a .gguf file or --init: a directory that has a tokenizer. In the place of a file's own it "
-     "brings its chat template and its other files, too; it must not have more tokens than the "
-     "model's vocabulary",
+     "of a .gguf file or --init: a directory that has a tokenizer. It brings its chat template, "
+     "the names of its special tokens and generation_config.json, too, and in the place of a "
+     "file's own its other files; it must not have more tokens than the model's vocabulary",
      NULL},
     {"--memory", OPTION_TEXT, offsetof(request, memory), "BYTES",
      "what the program may take while it imports SRC, as 512M or 1GiB: weights stream by in pieces "

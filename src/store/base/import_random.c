@@ -45,6 +45,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
 {
     ml_status st = ML_OK;
     ml_text json = {0};
+    ml_base_files files = {0};
     char hash[ML_SHA256_HEX];
     ml_model_spec kept = *spec;
     ml_dtype *formats = NULL;
@@ -52,7 +53,10 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
     random_weights weights = {spec, seed};
     const import_source source = {.self = &weights, .read_rows = random_rows};
     import_room room;
-    if (tokenizer) ML_TRY(import_directory_tokenizer(tokenizer, &json));
+    if (tokenizer) {
+        ML_TRY(import_directory_tokenizer(tokenizer, &json));
+        ML_TRY(import_keep_settings(tokenizer, &files));
+    }
     ML_TRY(import_check_tokenizer(&json, spec));
     ML_TRY(source_hash(spec, seed, hash));
     ML_TRY(import_find_room(spec, 0, &room));
@@ -61,8 +65,8 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
         ml_import_formats(spec, options, formats);
         kept.formats = formats;
     }
-    ML_TRY(
-        ml_base_writer_create(&w, out, &kept, options->dtype, json.data, json.length, hash, NULL));
+    ML_TRY(ml_base_writer_create(&w, out, &kept, options->dtype, json.data, json.length, hash,
+                                 tokenizer ? &files : NULL));
     ML_TRY(import_stream(&source, NULL, w, &kept, false, &room));
     import_say_error(w, options);
     st = ml_base_writer_finish(w);
@@ -70,6 +74,7 @@ ml_status ml_import_random(const ml_model_spec *spec, uint64_t seed, const char 
 done:
     ml_base_writer_discard(w);
     ml_memory_free(formats);
+    ml_base_files_destroy(&files);
     ml_text_destroy(&json);
     return st;
 }

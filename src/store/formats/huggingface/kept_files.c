@@ -20,6 +20,29 @@ done:
     return st;
 }
 
+/* What a tokenizer's directory says beside its vocabulary, which the base has converted; nothing of
+ * the model that it was made for. */
+static bool is_setting(const char *name)
+{
+    static const char *const names[] = {"tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "generation_config.json",
+                                        "chat_template.jinja",
+                                        "additional_chat_templates/tool_use.jinja",
+                                        "chat_template.json",
+                                        NULL};
+    return ml_find_word(name, names) >= 0;
+}
+
+ml_status import_keep_settings(const char *directory, ml_base_files *files)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
+        if (is_setting(ml_base_file_names[i]))
+            st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
+    return st;
+}
+
 ml_status import_keep_files(const char *directory, ml_base_files *files)
 {
     ml_status st = ML_OK;
