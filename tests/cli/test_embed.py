@@ -135,6 +135,8 @@ def check_bad_input(checks, folder, texts):
     shutil.copy(texts, f"{folder}/texts.npy")
     refuse(checks, "the texts as the vectors", 2, ["same file"], "--base", base, f"{folder}/texts.npy", f"{folder}/texts.npy")
     refuse(checks, "the base as the vectors", 2, ["same file"], "--base", base, texts, base)
+    for stages in (("--pp", "2"), ("--pp=2",)):
+        refuse(checks, "stages", 2, ["--pp: embed has no pipelines", "--tp"], "--base", base, texts, f"{folder}/out.npy", *stages, ranks=2)
     files = {"empty.txt": "", "hole.txt": "one\n\nthree\n", "hole.jsonl": '{"text": "one"}\n{"text": ""}\n', "number.jsonl": '{"text": 3}\n', "broken.jsonl": '{"text": "one"\n'}
     for name, text in files.items():
         write(f"{folder}/{name}", text)

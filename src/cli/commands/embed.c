@@ -47,9 +47,21 @@ static const option options[] = {
      NULL},
     {NULL, OPTION_FLAG, 0, NULL, NULL, NULL}};
 
+/* The nearest word to --pp, as other commands have it, would be --tp without a reason. */
+static ml_status refuse_stages(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--pp") || !strncmp(argv[i], "--pp=", 5))
+            return ml_fail(ML_USAGE,
+                           "--pp: embed has no pipelines; --tp N divides a replica's weights among "
+                           "ranks, without it each rank has all of them and a share of the texts");
+    return ML_OK;
+}
+
 static ml_status read_words(int argc, char **argv, given *g, const char *words[2])
 {
-    ml_status st = options_read(argc, argv, options, g, 2, 2, words, usage);
+    ml_status st = refuse_stages(argc, argv);
+    if (st == ML_OK) st = options_read(argc, argv, options, g, 2, 2, words, usage);
     if (st != ML_OK) return st;
     if (!g->base) return ml_fail(ML_USAGE, "--base: missing; usage: %s", usage);
     if (!vector_file_is_known(words[1]))
