@@ -5,12 +5,8 @@
 #ifndef MPILORA_KERNELS_NARROW_OPERANDS_H
 #define MPILORA_KERNELS_NARROW_OPERANDS_H
 
-#include "kernels/native/attention.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function" /* of product.c alone */
 #include "kernels/narrow/tile.h"
-#pragma GCC diagnostic pop
+#include "kernels/native/attention.h"
 
 /* A row that keeps all of its sum is multiplied by 1: to ask takes as long as the products. */
 enum { QUERIES_ARE_SCALED = 0, BEYOND_DIAGONAL = TILE_ROWS, ALL_ROWS_ARE_KEPT = 1 };

@@ -82,7 +82,8 @@ ML_INLINE void turn_pairs(__m512i r[16], uint32_t *to)
 
 /* 16 columns of op(B), which are rows of B, into half of a panel. The pairs of a line beyond the
  * depth are written, too, as zeros: a panel has room for whole lines. */
-static void turn_rows(int64_t depth, int64_t columns, const uint16_t *b, int64_t ld, uint32_t *to)
+static inline void turn_rows(int64_t depth, int64_t columns, const uint16_t *b, int64_t ld,
+                             uint32_t *to)
 {
     for (int64_t l = 0; l < depth; l += LINE) {
         __m512i row[ML_LANES];
@@ -121,7 +122,7 @@ ML_INLINE const uint16_t *row_of(const narrow_part *p, int64_t i, int64_t first,
 }
 
 /* Columns that are rows of B: 16 of them make half of a panel. */
-static void pack_turned(const narrow_part *p, uint32_t *to)
+static inline void pack_turned(const narrow_part *p, uint32_t *to)
 {
     uint16_t decoded[ML_LANES][PIECE];
     const int64_t panel = panel_pairs(p->depth) * TILE_COLUMNS;
@@ -143,7 +144,7 @@ static void pack_turned(const narrow_part *p, uint32_t *to)
 }
 
 /* Columns that lie side by side in B. */
-static void pack_straight(const narrow_part *p, uint32_t *to)
+static inline void pack_straight(const narrow_part *p, uint32_t *to)
 {
     uint16_t decoded[2][PIECE];
     const int64_t panel = panel_pairs(p->depth) * TILE_COLUMNS;

@@ -109,8 +109,8 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
 /* Of another number of rows, packed A has what stands behind them, and its sums are let fall. Such
  * rows are added to C where whole tiles add theirs, so that their bits are those that they would
  * have there. */
-static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                          float *c, int64_t ldc, float beta)
+static inline void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                                 float *c, int64_t ldc, float beta)
 {
     pairs = ml_round_up(pairs, SIDE);
     if (rows % SIDE == 0 && (beta == 0 || beta == 1)) {
@@ -196,8 +196,8 @@ ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, c
         }
 }
 
-static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                          float *c, int64_t ldc, float beta)
+static inline void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                                 float *c, int64_t ldc, float beta)
 {
 #define ROWS(n)                                      \
     case n:                                          \
@@ -227,8 +227,8 @@ static void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const 
 #endif
 
 /* At the right edge of C: through a tile of memory. */
-static void edge_tile(int64_t rows, int64_t columns, int64_t pairs, const uint16_t *a,
-                      const uint32_t *b, float *c, int64_t ldc, float beta)
+static inline void edge_tile(int64_t rows, int64_t columns, int64_t pairs, const uint16_t *a,
+                             const uint32_t *b, float *c, int64_t ldc, float beta)
 {
     float tile[TILE_ROWS * TILE_COLUMNS];
     multiply_tile(rows, pairs, a, b, tile, TILE_COLUMNS, 0);
