@@ -1,6 +1,8 @@
 /* The process grid: tp fastest, then cp, dp and pp; one communicator a group, the groups of a node
  * among them. */
+#include <dlfcn.h>
 #include <inttypes.h>
+#include <link.h>
 #include <stdlib.h>
 
 #include "grid/grid_private.h"
@@ -65,10 +67,30 @@ ml_status ml_grid_start(int *argc, char ***argv)
     return grid_check_launch();
 }
 
+/* In MPI_Finalize Open MPI 4.1 unloads its plug-ins, transports and their handlers among them,
+ * while the threads in which it and PMIx wait for messages still run: the code that one of them is
+ * in may go. Ranks whose work was done were seen to end with signal 11 on a busy machine, twice in
+ * some hundred thousand starts. So what is loaded stays until the process ends. */
+static void keep_what_is_loaded(void)
+{
+    struct link_map *library = NULL;
+    void *self = dlopen(NULL, RTLD_LAZY);
+    if (!self) return;
+    if (dlinfo(self, RTLD_DI_LINKMAP, &library) != 0) library = NULL;
+    for (; library; library = library->l_next) {
+        void *kept = library->l_name[0]
+                         ? dlopen(library->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE)
+                         : NULL;
+        if (kept) dlclose(kept);
+    }
+    dlclose(self);
+}
+
 void ml_grid_stop(void)
 {
     if (started_here) {
         settling_stop();
+        keep_what_is_loaded();
         MPI_Finalize();
     }
     started_here = false;
