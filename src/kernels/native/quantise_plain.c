@@ -238,7 +238,6 @@ ML_INLINE bool quantise_one(int number, const float *x, uint8_t *out, ml_loss *l
                                     : mxfp4(x, out, loss);
 }
 
-/* A loop a format, whose switch the compiler takes out. */
 ML_INLINE int64_t all(int number, int64_t bytes, const float *x, int64_t count, uint8_t *out,
                       ml_loss *loss)
 {
@@ -250,22 +249,7 @@ ML_INLINE int64_t all(int number, int64_t bytes, const float *x, int64_t count, 
 static int64_t one_by_one(const ml_block_format *f, const float *x, int64_t count, uint8_t *out,
                           ml_loss *loss)
 {
-    switch (f->number) {
-    case ML_GGUF_Q8_0:
-        return all(ML_GGUF_Q8_0, 34, x, count, out, loss);
-    case ML_GGUF_Q4_0:
-        return all(ML_GGUF_Q4_0, 18, x, count, out, loss);
-    case ML_GGUF_Q4_1:
-        return all(ML_GGUF_Q4_1, 20, x, count, out, loss);
-    case ML_GGUF_Q5_0:
-        return all(ML_GGUF_Q5_0, 22, x, count, out, loss);
-    case ML_GGUF_Q5_1:
-        return all(ML_GGUF_Q5_1, 24, x, count, out, loss);
-    case ML_GGUF_MXFP4:
-        return all(ML_GGUF_MXFP4, 17, x, count, out, loss);
-    default:
-        return 0;
-    }
+    return ml_plain_formats(all, f, x, count, out, loss);
 }
 
 int64_t ML_NATIVE(quantise_plain)(const ml_block_format *f, const float *x, int64_t count,
