@@ -12,28 +12,12 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "attention_paths.h"
 #include "mpilora/kernels.h"
 
 enum { T_MOST = 400, GAP = 3, WITH_WINDOWS = 2 /* of the shapes: the reference is slow */ };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
-/* Tiles take attention where their products are; the vector path does what stays fp32. */
-typedef struct manner {
-    const char *vector_path, *backend;
-} manner;
-static const manner manners[] = {
-#ifndef TILES_ARE_SIMULATED
-    {"generic", "ref"},
-    {"avx2", "ref"},
-    {"avx512", "ref"},
-#endif
-    {"avx2", "native-amx"}};
-
-static bool is_narrow(const ml_kernels *k)
-{
-    return k->backend && !strcmp(k->backend, "native-amx");
-}
-static bool inputs_are_narrow; /* numbers that bf16 holds */
 enum { BIASED_HEADS = 4, BIAS_STRIDE = T_MOST + ML_KEY_BIAS_BEYOND };
 static float key_bias[BIASED_HEADS * BIAS_STRIDE]; /* filled in main */
 static const ml_attention_shape shapes[] = {
@@ -152,7 +136,7 @@ static void near(const char *what, const ml_kernels *k, const ml_attention_shape
                  const float *got, const float *want)
 {
     double tolerance = s->both_ways ? 3e-5 : 1e-5; /* twice the pairs, whose sums round more */
-    if (is_narrow(k) && strcmp(what, "lse") != 0) tolerance = narrow_tolerance(what);
+    if (is_narrow(k->backend) && strcmp(what, "lse") != 0) tolerance = narrow_tolerance(what);
     for (int64_t i = 0; i < n; i++)
         if (!(fabs((double)got[i] - (double)want[i]) <= tolerance * fmax(1, fabs((double)want[i]))))
             fail_msg("%s (%s, %s, head dimension %lld, window %lld%s): element %lld is %.9g, the "
@@ -668,7 +652,7 @@ static void with_threads(int threads)
     int before = omp_get_max_threads();
     omp_set_num_threads(threads);
     for (size_t i = 0; i < COUNT(manners); i++) {
-        inputs_are_narrow = !strcmp(manners[i].backend, "native-amx");
+        inputs_are_narrow = is_narrow(manners[i].backend);
         every_shape(&manners[i]);
     }
     inputs_are_narrow = false;

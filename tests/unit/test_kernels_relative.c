@@ -12,19 +12,12 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include "attention_paths.h"
 #include "mpilora/kernels.h"
 
 enum { HEADS = 3, H = 10, LD = HEADS * H + 3, T_MOST = 330, MOST = 299, ROWS = 2 * MOST + 1 };
 #define COUNT(x) (sizeof(x) / sizeof *(x))
 
-static const char *const paths[][2] = {
-#ifndef TILES_ARE_SIMULATED
-    {"generic", "ref"},
-    {"avx2", "ref"},
-    {"avx512", "ref"},
-#endif
-    {"avx2", "native-amx"}};
-static bool inputs_are_narrow; /* numbers that bf16 holds */
 static const int64_t starts[] = {0, 1, 8, 72, 330}, few_starts[] = {0, 1, 6};
 static const ml_sequences packed = {.count = COUNT(starts) - 1, .start = starts},
                           few = {.count = COUNT(few_starts) - 1, .start = few_starts};
@@ -233,7 +226,7 @@ static void with(const char *vector_path, const char *backend, bool declared)
         print_message("skipped: %s\n", ml_error_text());
         return;
     }
-    inputs_are_narrow = !strcmp(backend, "native-amx");
+    inputs_are_narrow = is_narrow(backend);
     for (int kind = 0; kind < KINDS; kind++) same(k, kind, 3);
     same(k, RUNS, 1);
     same(k, RUNS, 2);
@@ -245,9 +238,9 @@ static void test_paths(void **state)
 {
     (void)state;
     int before = omp_get_max_threads();
-    for (size_t p = 0; p < COUNT(paths); p++) {
+    for (size_t p = 0; p < COUNT(manners); p++) {
         omp_set_num_threads(p == 0 ? 5 : 1);
-        with(paths[p][0], paths[p][1], true);
+        with(manners[p].vector_path, manners[p].backend, true);
     }
     omp_set_num_threads(before);
     with("auto", "ref", false);
