@@ -200,12 +200,33 @@ static int64_t mlp_floats(const ml_model *m, bool backward)
     return h + a + (slopes ? 0 : h) + (m->spec.gated ? a : 0);
 }
 
+/* Numbers of a stage's matrices, those of the head or the embedding among them. */
+static int64_t matrix_numbers(const ml_model *m)
+{
+    int64_t sum = m->spec.vocab * m->spec.width;
+    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
+        const ml_layer *layer = &m->layers[l];
+        const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
+        for (size_t i = 0; i < sizeof linear / sizeof *linear; i++)
+            sum += linear[i]->in * linear[i]->out;
+    }
+    return sum;
+}
+
 /* Chunks are as long as the room that attention or the logits need anyway allows, and no shorter
- * than makes good products. Logits may have 32 MiB in any case; of a large vocabulary, whose weight
- * comes from memory and is packed anew for every chunk, so many rows as pay for that. */
+ * than makes good products: a weight comes from memory and is packed anew for every chunk. Logits
+ * may have 32 MiB in any case, those of a large vocabulary as many rows as pay for that; the MLP of
+ * a whole replica has what PACKED_ROWS rows take as long as that is a third of the matrices in
+ * bf16 or less. (Ranks of a tp group sum a chunk while they compute the next one.) */
 static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
 {
-    enum { LEAST_ROWS = 32, MOST_ROWS = 512, LARGE_VOCABULARY = 1 << 16, PAYING_ROWS = 256 };
+    enum {
+        LEAST_ROWS = 32,
+        MOST_ROWS = 512,
+        LARGE_VOCABULARY = 1 << 16,
+        PAYING_ROWS = 256,
+        PACKED_ROWS = 1024
+    };
     int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1, /* logits, and the slope of their cap */
         vocab = logits_of_row(m) > 0 ? ml_part_count(m->spec.vocab, m->tp, 0) : 0,
             row = (int64_t)sizeof(float) * matrices * vocab,
@@ -216,8 +237,10 @@ static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t 
     }
     int64_t least = vocab > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
     a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
-    room = ml_max(room, a->head_chunk * row) / ((int64_t)sizeof(float) * mlp_floats(m, backward));
-    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room));
+    const int64_t mlp = (int64_t)sizeof(float) * mlp_floats(m, backward);
+    room = ml_max(room, a->head_chunk * row);
+    if (m->tp == 1) room = ml_max(room, ml_min(PACKED_ROWS * mlp, matrix_numbers(m) * 2 / 3));
+    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / mlp));
     if (m->pieces) a->chunk = ml_min(T, LEAST_CHUNK); /* whatever the micro-batch */
 }
 
