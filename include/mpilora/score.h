@@ -156,7 +156,7 @@ typedef struct ml_meteor_parameters {
     double alpha, beta, gamma, stem_weight;
     bool nltk;
     double delta;
-    const char *function_words; /* a lower-case word a line; NULL: none. Borrowed */
+    const char *function_words; /* of ml_score_read_function_words; NULL: none. Borrowed */
 } ml_meteor_parameters;
 #define ML_METEOR_15 ((ml_meteor_parameters){0.85, 0.2, 0.6, 0.6, false, 0.75, NULL})
 #define ML_METEOR_NLTK ((ml_meteor_parameters){0.9, 3.0, 0.5, 1.0, true, 0.5, NULL})
@@ -165,6 +165,14 @@ typedef struct ml_meteor {
     double score; /* of the sums over all items, as METEOR 1.5 gives it for a system */
     double mean;  /* of the items' scores */
 } ml_meteor;
+
+/* METEOR's list of function words from a file of a word a line: in lower case, LF after each.
+ * Shapes: none.
+ * Ownership: the caller frees *words (ml_memory_free).
+ * Local.
+ * Errors: ML_INPUT naming the file where it cannot be read, has no word, or a line that is not a
+ * single word in UTF-8; ML_RESOURCE. */
+ml_status ml_score_read_function_words(char **words, const char *path) ML_NODISCARD;
 
 /* METEOR of the set in the form that `parameters` says.
  * Shapes: 0 to 1.

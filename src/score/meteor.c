@@ -69,8 +69,7 @@ static bool is_line(const char *lines, const char *word)
 {
     size_t length = strlen(word);
     for (const char *at = lines; (at = strstr(at, word)); at++)
-        if ((at == lines || at[-1] == '\n') &&
-            (at[length] == '\n' || at[length] == '\r' || at[length] == '\0'))
+        if ((at == lines || at[-1] == '\n') && (at[length] == '\n' || at[length] == '\0'))
             return true;
     return false;
 }

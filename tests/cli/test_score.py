@@ -37,11 +37,12 @@ def check_by_hand(folder):
     stem = figures(folder, [("two cats", ["two cat"])], "meteor,meteor_nltk")
     checks.close("METEOR of a stem", stem["meteor"], 0.8, 1e-9)
     # "the" is a function word: P = R = (3/4) / (3/4 + 1/4), one chunk of one match
-    with open(f"{folder}/words", "w") as file:
-        file.write("a\nthe\n")
     with_words = ("score", f"{folder}/out.jsonl", "--metrics", "meteor", "--function-words", f"{folder}/words", "--json")
     figures(folder, [("the cat", ["cat a"])], "meteor")
-    checks.close("METEOR with function words", json.loads(harness.mpilora(*with_words))["meteor"], 0.75 * (1 - 0.6), 1e-9)
+    for how, text in (("", b"a\nthe\n"), (", a mark, capitals, blanks, CR LF", b"\xef\xbb\xbfThe\r\n\r\n\ta \r\n"), (", no last end of line", b"a\nthe")):
+        with open(f"{folder}/words", "wb") as file:
+            file.write(text)
+        checks.close("METEOR with function words" + how, json.loads(harness.mpilora(*with_words))["meteor"], 0.75 * (1 - 0.6), 1e-9)
     # NLTK's: m = 2, one chunk of 2
     checks.close("NLTK's METEOR of a stem", stem["meteor_nltk"], 1 - 0.5 * 0.5**3, 1e-9)
     # reference of 3 words, output of 2 of them: info(a) = log2(3), penalty 1/2 at 2/3
@@ -110,6 +111,15 @@ def check_bad_input(folder):
     refused(folder, "no such file", b"", 3, "nothing.jsonl", f"{folder}/nothing.jsonl")
     refused(folder, "another metric", b'{"output": "a", "references": ["a"]}\n', 2, "spice", f"{folder}/bad", "--metrics", "bleu,spice")
     refused(folder, "no references at all", b"a\n", 2, "--references", "--outputs", f"{folder}/bad")
+    figures(folder, [("the cat", ["cat a"])], "meteor")
+    own = (f"{folder}/out.jsonl", "--metrics", "meteor", "--function-words", f"{folder}/bad")
+    for what, text, expected in (("empty", b"", "bad: the file is empty"), ("of blank lines", b"\n \r\n", "no word"), ("of sentences", b"a\nthe cat\n", "line 2"),
+                                 ("of bytes", b"a\nthe\n\xff\xfe\n", "line 3"), ("with a zero byte", b"a\nth\0e\n", "line 2")):
+        refused(folder, f"function words: a file {what}", text, 3, expected, *own)
+    refused(folder, "function words: no such file", b"", 3, "nothing", *own[:-1], f"{folder}/nothing")
+    refused(folder, "function words: a directory", b"", 3, "directory", *own[:-1], folder)
+    refused(folder, "function words without METEOR", b"a\n", 2, "--metrics meteor", own[0], "--metrics", "bleu", *own[-2:])
+    refused(folder, "function words with a task", b"a\n", 2, "--function-words", own[0], "--task", "sst2", *own[-2:])
     refused(folder, "other counts", b"a\nb\nc\n", 3, "bad", "--outputs", f"{folder}/bad", "--references", f"{folder}/ref.txt")
 
 

@@ -7,7 +7,6 @@
 #include "cli/cli.h"
 #include "cli/commands/score_task.h"
 #include "cli/support/options.h"
-#include "io/durable.h"
 
 static const char usage[] =
     "mpilora score OUTPUTS.jsonl | --outputs FILE --references FILE [--metrics "
@@ -215,27 +214,31 @@ static ml_status run(int argc, char **argv)
     ml_status st = ML_OK;
     const char *path = NULL;
     given g = {0};
-    unsigned chosen;
+    unsigned chosen, with_list;
     ml_score_set *set = NULL;
-    char *function_text = NULL;
+    char *function_words = NULL;
     ML_TRY(options_read(argc, argv, options, &g, 0, 1, &path, usage));
     if (path ? g.outputs || g.references : !g.outputs || !g.references)
         return ml_fail(ML_USAGE, "one OUTPUTS.jsonl, or --outputs and --references; usage: %s",
                        usage);
     if (g.task) {
-        if (!path) return ml_fail(ML_USAGE, "--task needs PREDICTIONS.jsonl");
+        if (!path || g.function_words)
+            return ml_fail(ML_USAGE, "--task needs PREDICTIONS.jsonl, without --function-words");
         return score_task(&(score_task_given){g.task, path, g.mismatched, g.positive, g.json});
     }
     if (g.mismatched || g.positive)
         return ml_fail(ML_USAGE, "--mismatched and --positive go with --task");
     ML_TRY(choose(g.metrics, &chosen));
+    ML_TRY(choose("meteor", &with_list));
+    if (g.function_words && !(chosen & with_list))
+        return ml_fail(ML_USAGE,
+                       "--function-words is METEOR's list: it goes with --metrics meteor");
+    if (g.function_words) ML_TRY(ml_score_read_function_words(&function_words, g.function_words));
     ML_TRY(path ? ml_score_set_read_jsonl(&set, path)
                 : ml_score_set_read_files(&set, g.outputs, g.references));
-    if (g.function_words)
-        ML_TRY(ml_durable_read(g.function_words, 1 << 20, &function_text, &(int64_t){0}));
-    ML_TRY(score(set, chosen, g.json, function_text));
+    ML_TRY(score(set, chosen, g.json, function_words));
 done:
-    ml_memory_free(function_text);
+    ml_memory_free(function_words);
     ml_score_set_destroy(set);
     return st;
 }
