@@ -47,7 +47,8 @@ def refuse(checks, code, words, *command):
 
 
 def check_tokenizer(checks, folder, file, config):
-    """A directory's tokenizer in the place of the GGUF file's own: the base has it and its files; one with too many tokens, or none, is refused."""
+    """A directory's tokenizer in the place of the GGUF file's own: the base has it and its files, but nothing of the model that it was made for: config.json is
+    the one of --hf-config. A tokenizer with too many tokens, or none, is refused."""
     source, base, out = f"{folder}/words", f"{folder}/words.h5", f"{folder}/words-out"
     os.mkdir(source)
     settings = {"eos_token": "<end>", "chat_template": "{{ messages[0].content }}"}
@@ -64,11 +65,25 @@ def check_tokenizer(checks, folder, file, config):
     write(vocab + 1)
     refuse(checks, INPUT, [f"{vocab + 1} tokens", source], file, base, "--hf-config", config, "--tokenizer", source)
     write(vocab)
-    harness.mpilora("import", file, base, "--hf-config", config, "--tokenizer", source)
+    kept = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    with open(f"{source}/tokenizer.model", "wb") as stream:
+        stream.write(bytes(range(256)))
+    reference.write_json(f"{source}/config.json", {"model_type": "gpt2", "pad_token_id": 3, "id2label": {"0": "no"}, "label2id": {"no": 0}})
+    reference.write_json(f"{source}/modules.json", [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
+    reference.write_json(f"{source}/sentence_bert_config.json", {"max_seq_length": 9})
+    own = f"{folder}/own-config.json"
+    with open(config) as stream:
+        reference.write_json(own, {**json.load(stream), "pad_token_id": 2})
+    harness.mpilora("import", file, base, "--hf-config", own, "--tokenizer", source)
     harness.mpilora("export", "--format", "hf", "--base", base, out)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        with open(f"{source}/{name}", "rb") as given, open(f"{out}/{name}", "rb") as kept:
-            checks.that(given.read() == kept.read(), f"{name} of --tokenizer did not go out again")
+    for name in kept:
+        with open(f"{source}/{name}", "rb") as given, open(f"{out}/{name}", "rb") as written:
+            checks.that(given.read() == written.read(), f"{name} of --tokenizer did not go out again")
+    found = sorted(os.listdir(out))
+    checks.that(found == sorted((*kept, "config.json", "model.safetensors")), f"of --tokenizer: the export holds {found}")
+    with open(f"{out}/config.json") as stream:
+        found = json.load(stream)
+    checks.that(found.get("pad_token_id") == 2 and "id2label" not in found, f"config.json: not of --hf-config: {found}")
     checks.that(inspect(base)["tokenizer_sha256"] != inspect(f"{folder}/gguf.h5")["tokenizer_sha256"], "the base has the file's tokenizer")
     refuse(checks, USAGE, ["--tokenizer", "has its own"], os.path.dirname(config), base, "--tokenizer", source)
 

@@ -45,8 +45,10 @@ ml_status import_open_gguf(import_source *out, const char *path,
                            const ml_import_options *options) ML_NODISCARD;
 /* The files of a Hugging Face directory that a base keeps. */
 ml_status import_keep_files(const char *directory, ml_base_files *files) ML_NODISCARD;
-/* Those of them that say how a tokenizer is used: chat template, names of special tokens, ends of
- * an answer. */
+/* Those of them that say nothing of the model that a tokenizer was made for. */
+ml_status import_keep_tokenizer(const char *directory, ml_base_files *files) ML_NODISCARD;
+/* Those of these without the vocabulary, which the base has converted: chat template, names of
+ * special tokens, ends of an answer. */
 ml_status import_keep_settings(const char *directory, ml_base_files *files) ML_NODISCARD;
 /* The tokenizer of a directory that must have one. ML_INPUT. */
 ml_status import_directory_tokenizer(const char *directory, ml_text *json) ML_NODISCARD;

@@ -18,6 +18,11 @@ const ml_family *gguf_import_family(const char *architecture);
  * and key. */
 ml_status gguf_import_describe(gguf_source *g, ml_model_spec *spec) ML_NODISCARD;
 
+/* import_files.c. What the base has beside the weights: out->tokenizer and out->files, of the file
+ * itself or as the options say. Local; ML_INPUT naming the file or directory. */
+ml_status gguf_import_files(const gguf_source *g, const ml_import_options *options,
+                            import_source *out) ML_NODISCARD;
+
 /* unread.c. Keys of the architecture that spec was not read from: refused where they change what is
  * computed, else named in a warning. Local; ML_INPUT naming file and key. */
 ml_status gguf_import_check_unread(const gguf_source *g) ML_NODISCARD;

@@ -20,8 +20,30 @@ done:
     return st;
 }
 
-/* What a tokenizer's directory says beside its vocabulary, which the base has converted; nothing of
- * the model that it was made for. */
+static ml_status keep_those(const char *directory, bool (*wanted)(const char *name),
+                            ml_base_files *files)
+{
+    ml_status st = ML_OK;
+    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
+        if (wanted(ml_base_file_names[i]))
+            st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
+    return st;
+}
+
+static bool any(const char *name) { return name != NULL; }
+
+static bool is_of_tokenizer(const char *name)
+{
+    static const char *const of_model[] = {"config.json",
+                                           "modules.json",
+                                           "sentence_bert_config.json",
+                                           "config_sentence_transformers.json",
+                                           "1_Pooling/config.json",
+                                           NULL};
+    return ml_find_word(name, of_model) < 0;
+}
+
+/* What a tokenizer's directory says beside its vocabulary. */
 static bool is_setting(const char *name)
 {
     static const char *const names[] = {"tokenizer_config.json",
@@ -36,17 +58,15 @@ static bool is_setting(const char *name)
 
 ml_status import_keep_settings(const char *directory, ml_base_files *files)
 {
-    ml_status st = ML_OK;
-    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
-        if (is_setting(ml_base_file_names[i]))
-            st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
-    return st;
+    return keep_those(directory, is_setting, files);
+}
+
+ml_status import_keep_tokenizer(const char *directory, ml_base_files *files)
+{
+    return keep_those(directory, is_of_tokenizer, files);
 }
 
 ml_status import_keep_files(const char *directory, ml_base_files *files)
 {
-    ml_status st = ML_OK;
-    for (int i = 0; st == ML_OK && ml_base_file_names[i]; i++)
-        st = keep_file(directory, ml_base_file_names[i], &files->content[i]);
-    return st;
+    return keep_those(directory, any, files);
 }
