@@ -39,6 +39,15 @@ typedef struct ml_launch {
  * Errors: none. */
 ml_launch ml_grid_launch(void);
 
+/* What a thread calls, every quarter of a second, where the launcher is killed while this process
+ * is in ml_grid_start, in which it would wait without an end: to end it, since the library never
+ * does. NULL, as it is at first: nobody looks. Call it before ml_grid_start.
+ * Shapes: none.
+ * Ownership: none.
+ * Local.
+ * Errors: none. */
+void ml_grid_on_launcher_lost(void (*lost)(void));
+
 /* Starts MPI where it is not started yet (a single process without a launcher is a world of one).
  * Idempotent.
  * Shapes: none.

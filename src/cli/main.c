@@ -53,9 +53,18 @@ static ml_status agree_on_start(int argc, char **argv)
     return st;
 }
 
+/* In a thread, while the main one waits in MPI_Init: nothing is written yet. */
+static void end_alone(void)
+{
+    fprintf(stderr, "mpilora: the launcher has ended before all ranks had started, so this rank "
+                    "ends; start the job again\n");
+    _exit((int)ML_RESOURCE);
+}
+
 static ml_status start_together(const ml_command *command, int argc, char **argv)
 {
     if (command && command->prepare) command->prepare();
+    ml_grid_on_launcher_lost(end_alone);
     ml_status st = ml_grid_start(&argc, &argv);
     if (st == ML_OK) st = agree_on_start(argc, argv);
     if (st == ML_OK) ml_log_enable(ml_grid_world_rank() == 0);

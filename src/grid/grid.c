@@ -59,8 +59,10 @@ ml_status ml_grid_start(int *argc, char ***argv)
     if (running) return ML_OK;
     (void)ml_grid_launch();
     bool launched = getenv("PMIX_RANK") != NULL; /* by mpirun or srun */
-    if (!start_mpi(launched, argc, argv, &provided))
-        return ml_fail(ML_INTERNAL, "MPI does not start");
+    launcher_watch_start();
+    bool started = start_mpi(launched, argc, argv, &provided);
+    launcher_watch_stop();
+    if (!started) return ml_fail(ML_INTERNAL, "MPI does not start");
     started_here = true;
     warn_of_threads(provided);
     settling_start();

@@ -3,6 +3,7 @@
 #define MPILORA_GRID_GRID_PRIVATE_H
 
 #include <mpi.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "grid/segment.h"
@@ -40,6 +41,24 @@ void grid_leave(const ml_grid *grid, double since);
 /* rows.c: a row of so many floats, so that MPI's counts, of 31 bits, are of rows. The caller frees
  * it. */
 MPI_Datatype grid_row_type(int64_t width);
+
+/* looker.c: a thread that calls look(context) every quarter of a second until it is stopped, with
+ * all signals blocked. Local. */
+typedef struct looker {
+    void (*look)(const void *context);
+    const void *context; /* borrowed */
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t stopped;
+    bool stop;
+} looker;
+bool looker_start(looker *l, void (*look)(const void *context), const void *context);
+void looker_stop(looker *l); /* one that was started; `look` does not run any more then */
+
+/* launcher_watch.c: between the two, a launcher that is gone is told as ml_grid_on_launcher_lost
+ * says. Local, around MPI_Init. */
+void launcher_watch_start(void);
+void launcher_watch_stop(void);
 
 /* patience.c: the thread that ml_grid_limit_waits has started. */
 void patience_stop(ml_grid *grid);
