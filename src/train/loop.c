@@ -107,6 +107,7 @@ ml_status run_open_directory(run *r, bool *found)
     settle_steps(r);
     ML_TRY(read_first_adapter(r));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
+    ML_TRY(check_new_paths(r));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
     if (r->options->fresh)
         ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? outputs_set_aside(r) : ML_OK));

@@ -151,8 +151,11 @@ typedef struct step_group {
 ml_status run_steps_together(const step_group *group, step_result *out,
                              ml_text *failed) ML_NODISCARD;
 
-/* paths.c: those to build the session with: the checkpoint's where every rank can run them
- * (collective); then their names into r->kernel, and the configuration with them (local). */
+/* paths.c: that every rank can run those that the configuration names, asked of a new run before
+ * anything of it is written (collective; ML_USAGE); those to build the session with: the
+ * checkpoint's where every rank can run them (collective); then their names into r->kernel, and the
+ * configuration with them (local). */
+ml_status check_new_paths(const run *r) ML_NODISCARD;
 void choose_paths(const run *r, bool resumed, const char **product, const char **vector);
 void note_paths(run *r);
 ml_status write_configuration(const run *r, ml_text *out) ML_NODISCARD;

@@ -1,5 +1,5 @@
 """The same command, the same bits: one choice of the kernels' paths beside a load on all cores, kept for later starts, recorded where a run can be repeated
-from it; taken again by a resumed run where the processor has it, and by every rank of unequal nodes."""
+from it; taken again by a resumed run where the processor has it, and by every rank of unequal nodes; refused where a new run's processor lacks it."""
 
 import json
 import os
@@ -133,6 +133,28 @@ def check_other_processor(folder):
             checks.that(losses(run_dir) == losses(f"{folder}/whole"), f"{name}: resumed with other bits than a run that nothing stopped")
 
 
+def check_missing(folder):
+    """What a configuration names and a processor lacks is refused before anything of a new run is written; one that goes on takes other paths."""
+    for key, value, ranks in (("vector", "avx2", 0), ("vector", "avx2", 2), ("product", "onednn", 0)):
+        what, run_dir = f"without {value}, {ranks} ranks", f"{folder}/missing-{key}{ranks}"
+        config, lacking = configure(folder, f"missing-{key}{ranks}", **{key: value}), dict(os.environ, MPILORA_WITHOUT_PATHS=value)
+
+        def refused(*options, what=what, key=key, value=value, config=config, ranks=ranks, lacking=lacking):
+            done = subprocess.run(harness.command("train", config, *options, ranks=ranks), text=True, capture_output=True, timeout=120, env=lacking)
+            lines = [line for line in done.stderr.splitlines() if line.startswith("mpilora train: ")]
+            checks.that(done.returncode == 2 and len(lines) == 1 and f"kernels.{key}" in lines[0] and value in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+
+        refused()
+        checks.that(not os.path.exists(run_dir), f"{what}: {run_dir} was made")
+        harness.mpilora("train", config, ranks=ranks)
+        before = {name: os.stat(f"{run_dir}/{name}").st_mtime_ns for name in os.listdir(run_dir)}
+        refused("--fresh")
+        after = {name: os.stat(f"{run_dir}/{name}").st_mtime_ns for name in os.listdir(run_dir)}
+        checks.that(after == before, f"{what}, --fresh: {sorted(after)}, before {sorted(before)}")
+        done = subprocess.run(harness.command("train", config, "--set", "train.steps=3", ranks=ranks), text=True, capture_output=True, timeout=120, env=lacking)
+        checks.that(done.returncode == 0 and "goes on with others" in done.stderr, f"{what}, resumed: exit {done.returncode}: {done.stderr}")
+
+
 def check_unequal_nodes(folder):
     """Rank 1's processor lacks what rank 0's has: both take what both have."""
     config = configure(folder, "unequal")
@@ -152,5 +174,6 @@ with tempfile.TemporaryDirectory() as folder:
     check_kept(folder)
     check_records(folder)
     check_other_processor(folder)
+    check_missing(folder)
     check_unequal_nodes(folder)
 checks.end()
