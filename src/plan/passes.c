@@ -17,19 +17,40 @@ static double product(const tally *t, ml_cost_kind kind, double T, double m, dou
 {
     const ml_machine *machine = t->step->machine;
     double bytes =
-        calls * m * n * (t->dtype == ML_BF16 && kind <= ML_COST_BF16_BACKWARD ? 2.0 : 4.0);
+        calls * m * n * (t->dtype == ML_BF16 && kind <= ML_COST_FP32_BACKWARD ? 2.0 : 4.0);
     double computing =
         ml_cost_seconds(&machine->cost[kind], 2.0 * T * m * n, calls * m * n, T * (m + n));
     return fmax(computing, bytes / machine->memory_rate * (double)machine->cores);
 }
 
+/* Whether a run is to multiply in fp32 whatever its weights are in: its numerics or the product
+ * path that it names have it so, where a path is not one of those that round, by their names. */
+static bool keeps_fp32(const ml_run_config *c)
+{
+    static const char *const rounding[] = {"auto", "native-bf16", "native-amx", "onednn-bf16",
+                                           NULL};
+    return ml_run_config_is_exact(c) || (c->backend && ml_find_word(c->backend, rounding) < 0);
+}
+
+/* The rates in bf16 are of the path that bench machine took: where it multiplied by units of bf16,
+ * by far faster than in fp32, a run that does not has the rates of fp32. Else the path is the same,
+ * and the rates in bf16 know that its weights are half as large. */
+static ml_cost_kind kind_of(const tally *t, ml_cost_kind bf16, ml_cost_kind fp32)
+{
+    static const double by_units = 1.5;
+    const ml_cost *cost = t->step->machine->cost;
+    bool in_fp32 = t->dtype != ML_BF16 || (keeps_fp32(t->step->config) &&
+                                           cost[bf16].gflops > by_units * cost[fp32].gflops);
+    return in_fp32 ? fp32 : bf16;
+}
+
 static ml_cost_kind forward_kind(const tally *t)
 {
-    return t->dtype == ML_BF16 ? ML_COST_BF16_FORWARD : ML_COST_FP32_FORWARD;
+    return kind_of(t, ML_COST_BF16_FORWARD, ML_COST_FP32_FORWARD);
 }
 static ml_cost_kind backward_kind(const tally *t)
 {
-    return t->dtype == ML_BF16 ? ML_COST_BF16_BACKWARD : ML_COST_FP32_BACKWARD;
+    return kind_of(t, ML_COST_BF16_BACKWARD, ML_COST_FP32_BACKWARD);
 }
 
 static void tp_sum(tally *t, double calls, double numbers)
@@ -184,7 +205,7 @@ static double attention(const tally *t, ml_cost_kind kind, const ml_layer *l, co
 {
     double width = (double)l->o.in;
     double work = 4.0 * b->pairs * relative_work(t, kind == ML_COST_ATTENTION_BACKWARD);
-    if (t->dtype != ML_BF16) kind += ML_COST_FP32_ATTENTION_FORWARD - ML_COST_ATTENTION_FORWARD;
+    kind = kind_of(t, kind, kind + ML_COST_FP32_ATTENTION_FORWARD - ML_COST_ATTENTION_FORWARD);
     double seconds =
         ml_cost_seconds(&t->step->machine->cost[kind], work * width, 0.0, b->tokens * width);
     if (ml_model_is_relative(t->spec)) /* projected, and again for backward */

@@ -260,9 +260,46 @@ static void attention_has_the_rate_of_its_type(void **state)
     }
 }
 
+/* On a machine whose units of bf16 are fast, what does not use them has the rates of fp32. Without
+ * such units bf16's own are those of all. */
+static void who_rounds_has_the_rates_of_bf16(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set;
+        bool rounds;
+    } run[] = {{"kernels.product=auto", true},
+               {"kernels.product=native-amx", true},
+               {"kernels.product=native-bf16", true},
+               {"kernels.product=onednn-bf16", true},
+               {"kernels.product=native", false},
+               {"kernels.product=onednn", false},
+               {"numerics=grid", false}};
+    static const ml_cost_kind bf16[] = {ML_COST_BF16_FORWARD, ML_COST_ATTENTION_FORWARD},
+                              fp32[] = {ML_COST_FP32_FORWARD, ML_COST_FP32_ATTENTION_FORWARD};
+    for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
+        ml_run_config config;
+        ml_machine machine;
+        read_inputs(&config, &machine, run[i].set);
+        for (int kind = 0; kind < 2; kind++) {
+            ml_cost *fast = &machine.cost[bf16[kind]], *slow = &machine.cost[fp32[kind]];
+            *slow = *fast;
+            const double alike = forward_of(&config, &machine);
+            slow->row_ns += 1.0;
+            assert_true(forward_of(&config, &machine) == alike);
+            fast->gflops *= 10.0;
+            const double with_units = forward_of(&config, &machine);
+            assert_true(run[i].rounds ? with_units < alike : with_units > alike);
+        }
+        ml_run_config_destroy(&config);
+        ml_machine_destroy(&machine);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_rounds_has_the_rates_of_bf16),
         cmocka_unit_test(attention_has_the_rate_of_its_type),
         cmocka_unit_test(a_fit_finds_its_parts),
         cmocka_unit_test(a_sum_takes_latency_and_bandwidth),
