@@ -71,7 +71,7 @@ const char *ml_base_tokenizer_hash(const ml_base *base);
  * tokenizer's, the chat template, generation_config.json, and config.json for the special tokens
  * that it names; what sentence-transformers adds to a model's directory. Start from {0}; an empty
  * text is a file that is not there. */
-enum { ML_BASE_FILES = 21 };
+enum { ML_BASE_FILES = 22 };
 typedef struct ml_base_files {
     ml_text content[ML_BASE_FILES];
 } ml_base_files;

@@ -65,9 +65,10 @@ def check_tokenizer(checks, folder, file, config):
     write(vocab + 1)
     refuse(checks, INPUT, [f"{vocab + 1} tokens", source], file, base, "--hf-config", config, "--tokenizer", source)
     write(vocab)
-    kept = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
-    with open(f"{source}/tokenizer.model", "wb") as stream:
-        stream.write(bytes(range(256)))
+    kept = ("sentencepiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+    for name in ("sentencepiece.model", "tokenizer.model"):
+        with open(f"{source}/{name}", "wb") as stream:
+            stream.write(bytes(range(256)))
     reference.write_json(f"{source}/config.json", {"model_type": "gpt2", "pad_token_id": 3, "id2label": {"0": "no"}, "label2id": {"no": 0}})
     reference.write_json(f"{source}/modules.json", [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}])
     reference.write_json(f"{source}/sentence_bert_config.json", {"max_seq_length": 9})

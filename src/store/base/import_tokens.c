@@ -114,10 +114,12 @@ static import_range grown_find(void *self, const ml_model_tensor *tensor)
  * others say nothing of them. */
 static ml_status renew_files(import_source *s)
 {
-    static const char *const old[] = {
-        "tokenizer.json", "added_tokens.json",      "vocab.json", "merges.txt",
-        "vocab.txt",      "encoder.json",           "vocab.bpe",  "tokenizer.model",
-        "spiece.model",   "sentencepiece.bpe.model"};
+    static const char *const old[] = {"tokenizer.json",     "added_tokens.json",
+                                      "vocab.json",         "merges.txt",
+                                      "vocab.txt",          "encoder.json",
+                                      "vocab.bpe",          "tokenizer.model",
+                                      "spiece.model",       "sentencepiece.bpe.model",
+                                      "sentencepiece.model"};
     ml_status st = ML_OK;
     ml_text settings = {0};
     bool any = false;
