@@ -3,6 +3,8 @@ adapters in and out, bases out and back; what is for models that write is refuse
 
 import json
 import os
+import shutil
+import struct
 import sys
 import tempfile
 
@@ -121,6 +123,23 @@ def check_parts_of_a_head(checks, folder, name, shapes):
     checks.that("transform" not in inspect(f"{folder}/{name}-parts.h5")["architecture"], f"{name}: part of a head is taken")
 
 
+def check_first_names(checks, folder, name, base):
+    """gamma and beta, as BERT's own files call weight and bias of a LayerNorm."""
+    with open(f"{folder}/{name}/model.safetensors", "rb") as file:
+        size = struct.unpack("<Q", file.read(8))[0]
+        header, data = json.loads(file.read(size)), file.read()
+    first = {key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): entry for key, entry in header.items()}
+    shutil.copytree(f"{folder}/{name}", f"{folder}/{name}-first")
+    text = json.dumps(first).encode()
+    with open(f"{folder}/{name}-first/model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + data)
+    done = harness.start("import", f"{folder}/{name}-first", f"{folder}/{name}-first.h5", "--dtype", "fp32")
+    if done.returncode == 0:
+        for key in ("architecture", "content_sha256"):
+            checks.that(inspect(f"{folder}/{name}-first.h5")[key] == inspect(base)[key], f"{name}, gamma and beta: another {key}")
+    checks.that(done.returncode == 0 and first != header, f"{name}, gamma and beta: exit {done.returncode}, {done.stderr}")
+
+
 def check_refusals(checks, folder, name, base):
     """What only a model that writes can do, before anything is computed."""
     with open(f"{folder}/data.jsonl", "w") as file:
@@ -172,6 +191,8 @@ def main():
             check_vectors(checks, folder, name, golden[name], base)
             check_adapter(checks, folder, name, golden[name], shapes, base)
             check_back(checks, folder, name, base)
+            if encoders.MODELS[name]["model_type"] != "modernbert":
+                check_first_names(checks, folder, name, base)
             if name == "bert":
                 check_hdf5(checks, folder, base)
                 check_parts(checks, folder, name, shapes, base)

@@ -36,10 +36,17 @@ bool hf_get_bool(const json_t *o, const char *name, bool otherwise)
 static const struct {
     const char *word;
     ml_activation activation;
-} activation_words[] = {{"gelu_new", ML_GELU_TANH},  {"gelu_pytorch_tanh", ML_GELU_TANH},
-                        {"gelu_fast", ML_GELU_TANH}, {"gelu", ML_GELU_ERF},
-                        {"relu", ML_RELU},           {"silu", ML_SILU},
-                        {"swish", ML_SILU},          {"tanh", ML_TANH}};
+} activation_words[] = {{"gelu_new", ML_GELU_TANH},
+                        {"gelu_pytorch_tanh", ML_GELU_TANH},
+                        {"gelu_fast", ML_GELU_TANH},
+                        {"gelu_python_tanh", ML_GELU_TANH},
+                        {"gelu_accurate", ML_GELU_TANH},
+                        {"gelu", ML_GELU_ERF},
+                        {"gelu_python", ML_GELU_ERF},
+                        {"relu", ML_RELU},
+                        {"silu", ML_SILU},
+                        {"swish", ML_SILU},
+                        {"tanh", ML_TANH}};
 enum { ACTIVATION_WORDS = sizeof activation_words / sizeof *activation_words };
 
 ml_status hf_get_activation(const json_t *o, const char *name, bool gelu, ml_activation *out)

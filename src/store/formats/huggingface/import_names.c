@@ -24,6 +24,27 @@ static void find_bias(const hf_source *h, const ml_model_tensor *t, ml_stored_pl
     if (hf_shards_find(&h->shards, own).entry) snprintf(place->name, sizeof place->name, "%s", own);
 }
 
+/* The first BERT's files, and what was made from them, call weight and bias of a LayerNorm gamma
+ * and beta; transformers reads them by either name. */
+static void find_first_names(const hf_source *h, ml_stored_place *place)
+{
+    static const char *const renamed[][2] = {{"weight", "gamma"}, {"bias", "beta"}};
+    char first[sizeof place->name];
+    const char *last = strrchr(place->name, '.');
+    int module = last ? (int)(last - place->name) : 0;
+    static const char norm[] = "LayerNorm";
+    enum { NORM = sizeof norm - 1 };
+    if (module < NORM || strncmp(last - NORM, norm, NORM) != 0) return;
+    if (hf_shards_find(&h->shards, place->name).entry) return;
+    for (int i = 0; i < 2; i++) {
+        if (strcmp(last + 1, renamed[i][0]) != 0) continue;
+        snprintf(first, sizeof first, "%.*s.%s", module, place->name, renamed[i][1]);
+        if (!hf_shards_find(&h->shards, first).entry) return;
+        snprintf(place->name, sizeof place->name, "%s", first);
+        return;
+    }
+}
+
 void hf_find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_place *place)
 {
     const char *prefix = h->spec->family->hf.prefix;
@@ -36,6 +57,7 @@ void hf_find_place(const hf_source *h, const ml_model_tensor *t, ml_stored_place
     find_bias(h, t, place);
     if (h->bare && !strncmp(place->name, prefix, n))
         memmove(place->name, place->name + n, strlen(place->name + n) + 1);
+    find_first_names(h, place);
 }
 
 bool hf_is_packed(const hf_source *h, const ml_model_tensor *t, const ml_stored_place *place)
