@@ -53,6 +53,11 @@ def phi3():
     return transformers.Phi3ForCausalLM(config).eval()
 
 
+def phi():
+    config = transformers.PhiConfig(num_hidden_layers=2, hidden_size=8, intermediate_size=12, num_attention_heads=2, vocab_size=VOCAB, max_position_embeddings=CONTEXT)
+    return transformers.PhiForCausalLM(config).eval()
+
+
 def untied():
     model = llama()
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**model.config.to_dict(), "tie_word_embeddings": False})).eval()
@@ -90,6 +95,15 @@ CASES = {
 }
 
 
+ENDS_CASES = {  # with what PEFT saves of embedding and head
+    "tied, both saved": (llama, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}),
+    "tied, embedding saved": (llama, {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    "untied, head saved": (untied, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "tied, tokens": (llama, {"target_modules": ["q_proj"], "trainable_token_indices": [7, 3, 49]}),
+    "untied, tokens": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 2], "embed_tokens": [4]}}),
+    "biased head": (phi, {"target_modules": ["fc1", "fc2"]}),
+    "biased head saved": (phi, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+}
 VIRTUAL_CASES = {  # of 3 tokens each
     "gpt2 prompt": (gpt2, peft.PromptTuningConfig, {}),
     "llama prompt": (llama, peft.PromptTuningConfig, {}),
@@ -186,6 +200,31 @@ def check_tied(target, folder):
     print(f"{target} tied: loss {found:.7f}, PEFT {expected:.7f}")
 
 
+def check_ends(name, make, options, folder):
+    """With embedding and head in the file, as after resize_token_embeddings: PEFT saves every tensor of what it has wrapped there, those that it does not read
+    as well. They do not stop a reader, and none of them is taken for what was trained."""
+    torch.manual_seed(5)
+    ids = torch.arange(3, 13).reshape(1, 10)
+    model = make()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model")
+    plain = copy.deepcopy(model)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options)).eval()
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(folder / "adapter", save_embedding_layers=True)
+    with torch.no_grad():
+        loaded = peft.PeftModel.from_pretrained(copy.deepcopy(plain), folder / "adapter").eval()
+        before, expected = (m(input_ids=ids, labels=ids).loss.item() for m in (plain, loaded))
+    assert abs(expected - before) > 1e-3, f"{name}: the adapter does nothing: {before} and {expected}"
+    mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
+    found = eval_loss(folder, ids[0].tolist(), "lora")
+    assert abs(found - expected) < 2e-6 * expected, f"{name}: loss {found}, PEFT {expected}"
+    print(f"{name}: loss {found:.7f}, PEFT {expected:.7f}")
+
+
 def check_virtual(name, make, kind, options, folder):
     torch.manual_seed(2)
     ids = torch.arange(3, 13).reshape(1, 10)
@@ -217,6 +256,9 @@ def main():
     for name, (make, kind, options) in VIRTUAL_CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_virtual(name, make, kind, options, pathlib.Path(folder))
+    for name, (make, options) in ENDS_CASES.items():
+        with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
+            check_ends(name, make, options, pathlib.Path(folder))
     for target in ("embed_tokens", "lm_head"):
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_tied(target, pathlib.Path(folder))

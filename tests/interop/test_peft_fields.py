@@ -66,6 +66,34 @@ def check_saved(checks, folder, model, own):
         checks.that(done.returncode == code and ("belongs to no module" in done.stderr) == (code == 3), f"modules_to_save {name}: exit {done.returncode}, {done.stderr!r}")
 
 
+def embedding(folder, model):
+    """Shape and numbers of the base's."""
+    with open(f"{folder}/{model}/model.safetensors", "rb") as file:
+        size = struct.unpack("<Q", file.read(8))[0]
+        entry = json.loads(file.read(size))["model.embed_tokens.weight"]
+        data = file.read()[slice(*entry["data_offsets"])]
+    return entry["shape"], list(struct.unpack(f"<{len(data) // 4}f", data))
+
+
+def check_copies(checks, folder, model, own):
+    """PEFT saves an embedding or a head that it has wrapped with every tensor of the wrapper: those that it does not read are passed over where the one that it reads is
+    there, and what a module was before must be the base's own, but for rows that train alone."""
+    norm, embed = "base_model.model.model.norm", "base_model.model.model.embed_tokens"
+    vector = ([48], struct.pack("<48f", *range(48)))
+    saved = own | {"modules_to_save": ["norm"]}
+    copies = {f"{norm}.modules_to_save.weight": vector, f"{norm}.original_module.weight": vector}
+    for more, says in ((copies | {f"{norm}.weight": vector}, ""), (copies, "belongs to no module")):
+        done = read(folder, model, saved, more)
+        checks.that(done.returncode == (3 if says else 0) and says in done.stderr, f"copies of {sorted(more)}: exit {done.returncode}, {done.stderr!r}")
+    shape, numbers = embedding(folder, model)
+    for row, says in ((None, ""), (3, ""), (4, "differs from the base's own")):
+        values = [x + (i // shape[1] == row) for i, x in enumerate(numbers)]
+        packed = struct.pack(f"<{len(values)}f", *values)
+        done = read(folder, model, own, {f"{embed}.token_adapter.base_layer.weight": (shape, packed)})
+        fine = done.returncode == (3 if says else 0) and says in done.stderr and done.stderr.count("\n") == 1
+        checks.that(fine, f"the embedding below tokens, row {row} another: exit {done.returncode}, {done.stderr!r}")
+
+
 def main():
     checks = harness.Checks()
     with open(f"{harness.SOURCE}/tests/golden/peft_fields.json") as file:
@@ -79,6 +107,7 @@ def main():
         done = read(folder, model, defaults | own)
         checks.that(done.returncode == 0 and "warning" not in done.stderr, f"defaults: exit {done.returncode}, {done.stderr}")
         check_saved(checks, folder, model, defaults | own)
+        check_copies(checks, folder, model, defaults | own)
         for name in sorted(set(defaults) & set(rows)):
             done = read(folder, model, defaults | own | {name: [[0, 1]]})
             if rows[name].startswith("refused"):

@@ -343,6 +343,56 @@ static void warn_of_unsaved(const import *in)
     }
 }
 
+/* PEFT saves every tensor of an embedding or a head that it wraps, beside the one that it reads:
+ * after resize_token_embeddings, or with save_embedding_layers. `name` lacks prefixes. */
+static bool is_copy(const import *in, const char *name)
+{
+    static const char *const wrappers[] = {".modules_to_save.", ".original_module."};
+    for (size_t w = 0; w < sizeof wrappers / sizeof *wrappers; w++) {
+        const char *at = strstr(name, wrappers[w]);
+        char read[NAME], plain[NAME];
+        if (!at) continue;
+        snprintf(read, sizeof read, "%.*s.%s", (int)(at - name), name, at + strlen(wrappers[w]));
+        for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
+            ml_peft_plain_name(ml_safetensors_at(in->tensors, i)->name, plain);
+            if (!strcmp(without(plain, in->spec->family->hf.prefix), read)) return true;
+        }
+    }
+    return false;
+}
+
+/* Tokens of a tied head, which are the embedding's: PEFT writes them twice. */
+static ml_status check_tied_tokens(const import *in, const ml_safetensors_entry *e, bool *found)
+{
+    const ml_family *family = in->spec->family;
+    char path[PATH];
+    const json_t *list;
+    ml_peft_path(family, ml_family_end(family, ML_ROLE_HEAD), -1, path, sizeof path);
+    *found = in->spec->tied_head && is_factor(in->spec, e->name, path, ml_peft_token_factor);
+    if (!*found) return ML_OK;
+    ml_status st = ml_peft_token_list(&in->config, in->spec, false, &list);
+    return st == ML_OK ? ml_peft_check_tokens(in->tensors, e, list, in->out) : st;
+}
+
+/* The embedding or the head beside the adapter. */
+static ml_status find_end(const import *in, const ml_safetensors_entry *e, const char *name,
+                          bool *found)
+{
+    ml_status st = ML_OK;
+    const ml_family *family = in->spec->family;
+    ml_peft_ends said;
+    for (int head = 0; head < 2; head++) {
+        char path[PATH];
+        ml_peft_path(family, ml_family_end(family, head ? ML_ROLE_HEAD : ML_ROLE_EMBED), -1, path,
+                     sizeof path);
+        said.saved[head] = ml_peft_config_saves(&in->config, path, true);
+        ML_TRY(ml_peft_token_list(&in->config, in->spec, head, &said.apart[head]));
+    }
+    ML_TRY(ml_peft_read_embedding(in->tensors, e, name, in->base, &said, in->out, found));
+done:
+    return st;
+}
+
 /* A tensor that no module has: of a module that was saved whole, an embedding or a head beside the
  * adapter, or nothing that is known. */
 static ml_status check_other(import *in, const ml_safetensors_entry *e)
@@ -354,9 +404,9 @@ static ml_status check_other(import *in, const ml_safetensors_entry *e)
     const char *name = without(plain, in->spec->family->hf.prefix);
     st = ml_peft_read_masked_head(in->tensors, e, name, in->spec, in->base, in->out, &found);
     if (st == ML_OK && !found) st = find_saved(in, e, name, &found);
-    if (st == ML_OK && !found && in->base)
-        st = ml_peft_read_embedding(in->tensors, e, name, in->base, in->out, &found);
-    if (st != ML_OK || found) return st;
+    if (st == ML_OK && !found && in->base) st = find_end(in, e, name, &found);
+    if (st == ML_OK && !found) st = check_tied_tokens(in, e, &found);
+    if (st != ML_OK || found || is_copy(in, name)) return st;
     ml_peft_path(in->spec->family, ml_family_target(in->spec->family->tensors), 0, first,
                  sizeof first);
     return ml_fail(ML_INPUT,

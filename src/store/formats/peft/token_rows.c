@@ -68,6 +68,13 @@ ml_status ml_peft_token_list(const ml_peft_config *config, const ml_model_spec *
     return st;
 }
 
+static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
+{
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
+    return NULL;
+}
+
 /* ---- rows ---------------------------------------------------------------------------------- */
 
 typedef struct place {
@@ -129,14 +136,35 @@ done:
     return st;
 }
 
-/* ---- written ------------------------------------------------------------------------------- */
-
-static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
+ml_status ml_peft_check_tokens(const ml_safetensors *tensors, const ml_safetensors_entry *e,
+                               const json_t *list, const ml_adapter *adapter)
 {
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
+    ml_status st = ML_OK;
+    const ml_adapter_tensor *rows = find(adapter, "embed.tokens");
+    place *places = NULL;
+    float *values = NULL;
+    bool same = rows && e->dims == 2 && e->shape[0] == rows->rows && e->shape[1] == rows->cols;
+    if (same) {
+        ML_NEW(places, rows->rows, ML_MEM_OTHER, "trained tokens");
+        ML_NEW(values, e->count, ML_MEM_OTHER, "rows of trained tokens");
+        ML_TRY(sort_ids(list, INT32_MAX, places));
+        ML_TRY(ml_safetensors_read(tensors, e, 0, e->count, values));
+        for (int64_t i = 0; i < rows->rows && same; i++)
+            same = !memcmp(values + places[i].row * rows->cols, rows->value + i * rows->cols,
+                           (size_t)rows->cols * sizeof *values);
+    }
+    if (!same)
+        st = ml_fail(ML_INPUT,
+                     "%s: the base ties embedding and head, and the directory holds other rows for "
+                     "each; expected equal ones, as PEFT saves them",
+                     e->name);
+done:
+    ml_memory_free(places);
+    ml_memory_free(values);
+    return st;
 }
+
+/* ---- written ------------------------------------------------------------------------------- */
 
 json_t *ml_peft_token_indices(const ml_adapter *adapter, const ml_model_spec *spec)
 {

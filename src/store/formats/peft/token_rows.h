@@ -21,6 +21,11 @@ ml_status ml_peft_read_tokens(const ml_safetensors *tensors, const ml_safetensor
                               const json_t *list, const ml_model_spec *spec, bool head,
                               ml_adapter *out) ML_NODISCARD;
 
+/* That e has the same rows as the adapter, of which the list is: those of a head that is tied.
+ * ML_INPUT. */
+ml_status ml_peft_check_tokens(const ml_safetensors *tensors, const ml_safetensors_entry *e,
+                               const json_t *list, const ml_adapter *adapter) ML_NODISCARD;
+
 /* What an adapter has of them for adapter_config.json, a new reference: null where there is
  * nothing; and as items, which borrow the rows, *count of them added. */
 json_t *ml_peft_token_indices(const ml_adapter *adapter, const ml_model_spec *spec);
