@@ -214,11 +214,13 @@ typedef struct ml_rope_keys {
 
 typedef struct ml_family_huggingface {
     const char *model_type, *architecture;
-    const char *stem;      /* what the classes with a head for labels begin with, where it is not
-                              what `architecture` begins with */
-    const char *prefix;    /* which names may lack as a whole: "model." */
-    const char *layers;    /* '@' is this and the layer's number: "model.layers." */
-    const char *gelu_tanh; /* the word that is written for it */
+    const char *stem;        /* what the classes with a head for labels begin with, where it is not
+                                what `architecture` begins with */
+    const char *prefix;      /* which names may lack as a whole: "model." */
+    const char *former_head; /* PEFT's name of the head before transformers 5, where it is another;
+                                NULL: none is */
+    const char *layers;      /* '@' is this and the layer's number: "model.layers." */
+    const char *gelu_tanh;   /* the word that is written for it */
     const ml_family_key *keys; /* ended by a NULL key */
     ml_window_keys windows;
     ml_rope_keys rope;

@@ -10,14 +10,16 @@ static bool ends_with(const char *path, const char *name)
     return m <= n && !strcmp(path + n - m, name) && (m == n || path[n - m - 1] == '.');
 }
 
-/* Whether a module is called so here or in Hugging Face's model. */
+/* Whether a module is called so here or in Hugging Face's model, today or before. */
 static bool is_called(const ml_model_spec *spec, const ml_model_slot *slot, const char *name)
 {
     char own[sizeof slot->name], foreign[128];
     snprintf(own, sizeof own, "%s", slot->name);
     *strrchr(own, '.') = '\0'; /* ".weight" or ".bias" */
     ml_peft_path(spec->family, slot->row, slot->layer, foreign, sizeof foreign);
-    return ends_with(own, name) || ends_with(foreign, name);
+    const char *former =
+        slot->row->role == ML_ROLE_HEAD && !slot->row->bias ? spec->family->hf.former_head : NULL;
+    return ends_with(own, name) || ends_with(foreign, name) || (former && ends_with(former, name));
 }
 
 static bool is_named(const ml_model *model, const ml_model_slot *slot, const void *by)

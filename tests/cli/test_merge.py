@@ -94,7 +94,7 @@ def check_original(folder, other):
     subtract = ("merge", "--subtract", "--adapter", adapter)
     call("merge", "--original", base, "--base", merged, "--adapter", adapter, out, expect=2, contains="--subtract")
     call(*subtract, "--original", other / "base.h5", "--base", merged, out, expect=3)
-    call(*subtract, "--original", merged, "--base", merged, out, expect=3, contains="not the merge")
+    call(*subtract, "--original", merged, "--base", merged, out, expect=3, contains="belongs to another base")
     call(*subtract, "--original", base, "--base", merged, base, expect=2, contains="is the base itself")
     call(*subtract, "--original", folder / "none.h5", "--base", merged, out, expect=3, contains="none.h5")
     content = bytearray(merged.read_bytes())

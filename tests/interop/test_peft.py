@@ -16,6 +16,7 @@ import tempfile
 try:
     import h5py
     import peft
+    import safetensors.torch
     import torch
     import transformers
 except ImportError as missing:
@@ -58,6 +59,12 @@ def phi():
     return transformers.PhiForCausalLM(config).eval()
 
 
+def neox():
+    config = transformers.GPTNeoXConfig(num_hidden_layers=2, hidden_size=16, intermediate_size=12, num_attention_heads=2, vocab_size=VOCAB, max_position_embeddings=CONTEXT,
+                                        rotary_pct=0.5)
+    return transformers.GPTNeoXForCausalLM(config).eval()
+
+
 def untied():
     model = llama()
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**model.config.to_dict(), "tie_word_embeddings": False})).eval()
@@ -88,6 +95,8 @@ CASES = {
     "llama tokens": (llama, {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [0, 11, 4]}}),
     "untied tokens": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 2], "embed_tokens": [4]}}),
     "untied embedding": (untied, {"target_modules": ["q_proj"], "trainable_token_indices": [4, 5]}),
+    "neox head": (neox, {"target_modules": ["query_key_value", "lm_head"]}),
+    "neox head saved": (neox, {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]}),
     "llama excluded": (
         llama,
         {"target_modules": ["q_proj", "v_proj"], "exclude_modules": ["layers.0.self_attn.v_proj"]},
@@ -225,6 +234,28 @@ def check_ends(name, make, options, folder):
     print(f"{name}: loss {found:.7f}, PEFT {expected:.7f}")
 
 
+def check_former_name(options, folder):
+    """GPT-NeoX's head as transformers 4 called it, and PEFT with it."""
+    torch.manual_seed(6)
+    model = neox()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder / "model")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **options))
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(folder / "adapter")
+    mpilora("import", folder / "model", folder / "base.h5", "--dtype", "fp32")
+    ids, losses = list(range(3, 13)), [eval_loss(folder, list(range(3, 13)), "lora")]
+    config, weights = folder / "adapter" / "adapter_config.json", folder / "adapter" / "adapter_model.safetensors"
+    config.write_text(config.read_text().replace("lm_head", "embed_out"))
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file({name.replace("lm_head", "embed_out"): tensor for name, tensor in tensors.items()}, weights)
+    losses.append(eval_loss(folder, ids, "lora"))
+    assert "embed_out" in config.read_text() and losses[0] == losses[1], f"neox {options}: losses {losses}"
+
+
 def check_virtual(name, make, kind, options, folder):
     torch.manual_seed(2)
     ids = torch.arange(3, 13).reshape(1, 10)
@@ -259,6 +290,9 @@ def main():
     for name, (make, options) in ENDS_CASES.items():
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_ends(name, make, options, pathlib.Path(folder))
+    for options in ({"target_modules": ["query_key_value", "lm_head"]}, {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]}):
+        with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
+            check_former_name(options, pathlib.Path(folder))
     for target in ("embed_tokens", "lm_head"):
         with tempfile.TemporaryDirectory(prefix="mpilora-peft-") as folder:
             check_tied(target, pathlib.Path(folder))

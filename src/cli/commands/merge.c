@@ -20,9 +20,11 @@ static ml_status merge(const char *base_path, const char *adapter_path, const ch
     ml_adapter adapter = {0};
     ml_merge_result result;
     ML_TRY(ml_base_open(&base, base_path));
-    ML_TRY(original_path ? ml_adapter_read(&adapter, adapter_path, ml_base_spec(base), NULL)
-                         : ml_adapter_read_for(&adapter, adapter_path, base));
     if (original_path) ML_TRY(ml_base_open(&original, original_path));
+    /* it belongs to the base that it was trained on, of which the other is the sum */
+    st = ml_adapter_read_for(&adapter, adapter_path, original ? original : base);
+    if (st != ML_OK && original) st = ml_fail_within(st, "--original %s", original_path);
+    ML_TRY(st);
     ML_TRY(ml_merge(base, &adapter, original, options, out, &result));
     ml_log("%s: %" PRId64 " matrices %s", out, result.matrices,
            original ? "freed of the adapter; it is the original base, bit for bit" : "merged");

@@ -6,7 +6,7 @@
  *
  *   WEIGHT       a matrix: module, role, rows, cols, cut over tp, Hugging Face's name and layout,
  *                GGUF's name and layout, target word ("": no adapter goes there)
- *   HEAD         a matrix that a tied model lacks
+ *   HEAD         a matrix that a tied model lacks; HEAD_CALLED with PEFT's name for it
  *   SCORE        of labels, of a sequence's last token, in the place of the head: cols
  *   TOKEN_SCORE  the same of each token: Hugging Face's name
  *   FUSED        all modules of a role as one target: module, role, rows, cols, names, word
@@ -33,14 +33,18 @@
 #include "model/families.inc" /* made by the build: FAMILY(gpt2) … */
 #undef FAMILY
 
-#define FAMILY_ROW(module_, bias_, role_, rows_, cols_, cut_, storage_, present_, hf_, suffix_, \
-                   hf_layout_, gguf_, gguf_layout_, target_)                                    \
-    {                                                                                           \
-        .module = module_, .bias = bias_, .role = ML_ROLE_##role_, .rows = ML_EXTENT_##rows_,   \
-        .cols = ML_EXTENT_##cols_, .cut = ML_CUT_##cut_, .storage = ML_STORED_##storage_,       \
-        .present = ML_PRESENT_##present_, .hf = {hf_ suffix_, ML_LAYOUT_##hf_layout_},          \
-        .gguf = {gguf_ suffix_, ML_LAYOUT_##gguf_layout_}, .peft = hf_, .target = target_       \
+#define FAMILY_ROW_CALLED(module_, bias_, role_, rows_, cols_, cut_, storage_, present_, hf_, \
+                          suffix_, hf_layout_, gguf_, gguf_layout_, target_, peft_)           \
+    {                                                                                         \
+        .module = module_, .bias = bias_, .role = ML_ROLE_##role_, .rows = ML_EXTENT_##rows_, \
+        .cols = ML_EXTENT_##cols_, .cut = ML_CUT_##cut_, .storage = ML_STORED_##storage_,     \
+        .present = ML_PRESENT_##present_, .hf = {hf_ suffix_, ML_LAYOUT_##hf_layout_},        \
+        .gguf = {gguf_ suffix_, ML_LAYOUT_##gguf_layout_}, .peft = peft_, .target = target_   \
     }
+#define FAMILY_ROW(module_, bias_, role_, rows_, cols_, cut_, storage_, present_, hf_, suffix_,    \
+                   hf_layout_, gguf_, gguf_layout_, target_)                                       \
+    FAMILY_ROW_CALLED(module_, bias_, role_, rows_, cols_, cut_, storage_, present_, hf_, suffix_, \
+                      hf_layout_, gguf_, gguf_layout_, target_, hf_)
 
 #define WEIGHT(module, role, rows, cols, cut, hf, hf_layout, gguf, gguf_layout, target)        \
     FAMILY_ROW(module, false, role, rows, cols, cut, MATRIX, ALWAYS, hf, ".weight", hf_layout, \
@@ -48,6 +52,11 @@
 #define HEAD(module, rows, cols, cut, hf, gguf)                                                  \
     FAMILY_ROW(module, false, HEAD, rows, cols, cut, MATRIX, UNTIED, hf, ".weight", PLAIN, gguf, \
                PLAIN, "")
+/* The same where the module in memory, and so in PEFT's directories, has another name than the
+ * files' tensor. */
+#define HEAD_CALLED(module, rows, cols, cut, hf, gguf, peft)                                      \
+    FAMILY_ROW_CALLED(module, false, HEAD, rows, cols, cut, MATRIX, UNTIED, hf, ".weight", PLAIN, \
+                      gguf, PLAIN, "", peft)
 #define SCORE(cols)                                                                              \
     FAMILY_ROW("score", false, CLASSIFY, LABELS, cols, NONE, FP32, SEQUENCE, "score", ".weight", \
                PLAIN, "cls.output", PLAIN, "")

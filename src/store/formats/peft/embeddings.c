@@ -11,6 +11,7 @@
 #include "mpilora/family.h"
 #include "mpilora/number.h"
 #include "store/adapter/adapter.h"
+#include "store/formats/peft/stored.h"
 
 enum { PIECE = 1 << 20 };
 
@@ -34,7 +35,7 @@ static bool find_tensor(const ml_model_spec *untied, const char *name, ml_model_
         ml_stored_place place;
         ml_model_tensor_at(untied, i, found);
         if (!is_end(found->name)) continue;
-        ml_stored_place_of(untied, found, ML_FORMAT_HUGGINGFACE, &place);
+        ml_peft_place_of(untied, found, &place);
         const char *own = strncmp(place.name, prefix, n) != 0 ? place.name : place.name + n;
         size_t module = (size_t)(strrchr(own, '.') + 1 - own);
         if (strncmp(own, name, module) != 0) continue;

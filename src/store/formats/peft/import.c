@@ -49,7 +49,7 @@ static bool is_factor(const ml_model_spec *spec, const char *name, const char *p
 {
     const char *prefix = spec->family->hf.prefix;
     char plain[NAME];
-    ml_peft_plain_name(name, plain);
+    ml_peft_plain_name(spec->family, name, plain);
     name = without(plain, prefix);
     path = without(path, prefix);
     size_t n = strlen(path), m = strlen(factor);
@@ -265,7 +265,7 @@ static ml_status find_head(import *in, const ml_model_spec *base)
         for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
             const ml_safetensors_entry *e = ml_safetensors_at(in->tensors, i);
             char plain[NAME];
-            ml_peft_plain_name(e->name, plain);
+            ml_peft_plain_name(in->spec->family, e->name, plain);
             if (strcmp(plain, row->hf.name) != 0) continue;
             if (base->head != ML_HEAD_LANGUAGE && e->dims > 0 &&
                 (base->labels != e->shape[0] || base->head != kind))
@@ -354,7 +354,7 @@ static bool is_copy(const import *in, const char *name)
         if (!at) continue;
         snprintf(read, sizeof read, "%.*s.%s", (int)(at - name), name, at + strlen(wrappers[w]));
         for (int64_t i = 0; i < ml_safetensors_count(in->tensors); i++) {
-            ml_peft_plain_name(ml_safetensors_at(in->tensors, i)->name, plain);
+            ml_peft_plain_name(in->spec->family, ml_safetensors_at(in->tensors, i)->name, plain);
             if (!strcmp(without(plain, in->spec->family->hf.prefix), read)) return true;
         }
     }
@@ -400,7 +400,7 @@ static ml_status check_other(import *in, const ml_safetensors_entry *e)
     char first[PATH], plain[NAME];
     bool found = false;
     ml_status st = ML_OK;
-    ml_peft_plain_name(e->name, plain);
+    ml_peft_plain_name(in->spec->family, e->name, plain);
     const char *name = without(plain, in->spec->family->hf.prefix);
     st = ml_peft_read_masked_head(in->tensors, e, name, in->spec, in->base, in->out, &found);
     if (st == ML_OK && !found) st = find_saved(in, e, name, &found);
@@ -437,6 +437,20 @@ done:
 
 /* ---- the directory ------------------------------------------------------------------------- */
 
+/* The head's former name in the text as that of today, which is no longer. */
+static void rename_head(const ml_family *family, char *text, int64_t *length)
+{
+    const char *former = family->hf.former_head;
+    if (!former) return;
+    const char *name = ml_family_end(family, ML_ROLE_HEAD)->peft;
+    size_t n = strlen(former), m = strlen(name);
+    for (char *at = text; (at = strstr(at, former)) != NULL; at += m) {
+        memcpy(at, name, m);
+        memmove(at + m, at + n, strlen(at + n) + 1);
+        *length -= (int64_t)(n - m);
+    }
+}
+
 static ml_status read_config(import *in, const char *directory, ml_sha256 *hash)
 {
     ml_status st = ML_OK;
@@ -446,6 +460,7 @@ static ml_status read_config(import *in, const char *directory, ml_sha256 *hash)
     ML_TRY(ml_durable_path(path, "%s/%s", directory, config_name));
     ML_TRY(ml_durable_read(path, largest_config, &text, &length));
     ml_sha256_add(hash, text, (size_t)length);
+    rename_head(in->spec->family, text, &length);
     st = ml_peft_config_parse(&in->config, text, length);
     if (st != ML_OK) st = ml_fail_within(st, "%s", path);
 done:

@@ -8,11 +8,11 @@
 static const char head_weight[] = "head.weight", head_bias[] = "head.bias",
                   embed_weight[] = "embed.weight";
 
-static bool has_tensor(const ml_safetensors *tensors, const char *name)
+static bool has_tensor(const ml_safetensors *tensors, const ml_family *family, const char *name)
 {
     char plain[ML_PEFT_NAME];
     for (int64_t i = 0; i < ml_safetensors_count(tensors); i++) {
-        ml_peft_plain_name(ml_safetensors_at(tensors, i)->name, plain);
+        ml_peft_plain_name(family, ml_safetensors_at(tensors, i)->name, plain);
         if (!strcmp(plain, name)) return true;
     }
     return false;
@@ -22,7 +22,8 @@ void ml_peft_find_masked_head(const ml_safetensors *tensors, ml_model_spec *spec
 {
     if (!spec->both_ways || spec->transform || spec->head != ML_HEAD_LANGUAGE) return;
     for (const ml_family_tensor *row = spec->family->tensors; row->module; row++) {
-        if (row->role != ML_ROLE_TRANSFORM || row->bias || !has_tensor(tensors, row->hf.name))
+        if (row->role != ML_ROLE_TRANSFORM || row->bias ||
+            !has_tensor(tensors, spec->family, row->hf.name))
             continue;
         spec->masked = true;
         if (spec->family->defaults.legacy_head)

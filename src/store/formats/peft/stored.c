@@ -6,7 +6,17 @@
 
 #include "store/adapter/adapter.h"
 
-void ml_peft_plain_name(const char *name, char plain[ML_PEFT_NAME])
+/* `former` and what follows as `name` and that, where `text` begins so. */
+static void rename_head(const char *former, const char *name, char *text, size_t size)
+{
+    char rest[ML_PEFT_NAME];
+    size_t n = strlen(former);
+    if (strncmp(text, former, n) != 0 || text[n] != '.') return;
+    snprintf(rest, sizeof rest, "%s", text + n);
+    snprintf(text, size, "%s%s", name, rest);
+}
+
+void ml_peft_plain_name(const ml_family *family, const char *name, char plain[ML_PEFT_NAME])
 {
     static const char wrapper[] = "base_model.model.", compiled[] = "_orig_mod.";
     size_t used = 0;
@@ -19,12 +29,16 @@ void ml_peft_plain_name(const char *name, char plain[ML_PEFT_NAME])
     plain[used] = '\0';
     if (!strncmp(plain, wrapper, sizeof wrapper - 1))
         memmove(plain, plain + sizeof wrapper - 1, strlen(plain + sizeof wrapper - 1) + 1);
+    if (family->hf.former_head)
+        rename_head(family->hf.former_head, ml_family_end(family, ML_ROLE_HEAD)->peft, plain,
+                    ML_PEFT_NAME);
 }
 
-static void find_place(const ml_model_spec *untied, const ml_model_tensor *t,
-                       ml_stored_place *place)
+void ml_peft_place_of(const ml_model_spec *spec, const ml_model_tensor *t, ml_stored_place *place)
 {
-    ml_stored_place_of(untied, t, ML_FORMAT_HUGGINGFACE, place);
+    ml_stored_place_of(spec, t, ML_FORMAT_HUGGINGFACE, place);
+    if (spec->family->hf.former_head && t->row->role == ML_ROLE_HEAD)
+        rename_head(spec->family->hf.former_head, t->row->peft, place->name, sizeof place->name);
 }
 
 static bool is_turned(const ml_model_tensor *t, const ml_stored_place *place)
@@ -37,7 +51,7 @@ bool ml_peft_is_stored(const ml_model_spec *untied, const ml_model_tensor *t, co
     const char *prefix = untied->family->hf.prefix;
     size_t n = strlen(prefix);
     ml_stored_place place;
-    find_place(untied, t, &place);
+    ml_peft_place_of(untied, t, &place);
     return !strcmp(strncmp(place.name, prefix, n) != 0 ? place.name : place.name + n, name);
 }
 
@@ -101,7 +115,7 @@ ml_status ml_peft_read_stored(const ml_safetensors *tensors, const ml_safetensor
         ml_stored_place place;
         ml_model_tensor_at(untied, i, &t);
         if (!ml_peft_is_stored(untied, &t, name)) continue;
-        find_place(untied, &t, &place);
+        ml_peft_place_of(untied, &t, &place);
         ML_TRY(read_part(tensors, e, &t, &place, out));
     }
 done:
@@ -181,7 +195,7 @@ ml_status ml_peft_collect_stored(const ml_adapter *adapter, const ml_model_spec 
         ml_model_tensor_at(untied, at, &t);
         const ml_adapter_tensor *from = find(adapter, t.name);
         if (!from) continue;
-        find_place(untied, &t, &place);
+        ml_peft_place_of(untied, &t, &place);
         ML_TRY(find_item(s, &t, &place, &item));
         for (int64_t i = 0; i < t.rows; i++)
             for (int64_t j = 0; j < t.cols; j++)

@@ -11,8 +11,12 @@
 enum { ML_PEFT_NAME = 256 };
 
 /* A tensor's name in a PEFT directory without "base_model.model." and without the "_orig_mod." that
- * torch.compile puts into names of what it compiled. */
-void ml_peft_plain_name(const char *name, char plain[ML_PEFT_NAME]);
+ * torch.compile puts into names of what it compiled; a head's former name is that of today. */
+void ml_peft_plain_name(const ml_family *family, const char *name, char plain[ML_PEFT_NAME]);
+
+/* Where a tensor of the model stands in Hugging Face's model in memory, whose names PEFT takes. */
+void ml_peft_place_of(const ml_model_spec *spec, const ml_model_tensor *tensor,
+                      ml_stored_place *place);
 
 /* Whether tensor `t` of the untied model is, or is a part of, Hugging Face's tensor `name`, which
  * lacks PEFT's and the family's prefixes. */
