@@ -190,6 +190,22 @@ def check_heads(folder, content):
     assert inspect(folder / "head.h5")["content_sha256"] == content
 
 
+def check_absent_head(folder):
+    """A decoder that AutoModel saved has no head though it is not tied: the embedding stands in, which is said. With the prefix something is missing."""
+    shapes = {name: shape for name, shape in llama_shapes().items() if name != "lm_head.weight"}
+    bare = {name.removeprefix("model."): shape for name, shape in shapes.items()}
+    values = {name.removeprefix("model."): values_of(name, shape) for name, shape in shapes.items()}
+    source = make(folder / "headless", LLAMA | {"architectures": ["LlamaModel"]}, {})
+    write_safetensors(source / "model.safetensors", bare, values=values)
+    call("import", source, folder / "headless.h5", "--dtype", "fp32", contains=("no lm_head.weight", "vectors of texts"))
+    call("import", make(folder / "tied-llama", LLAMA | {"tie_word_embeddings": True}, shapes), folder / "tied-llama.h5", "--dtype", "fp32")
+    assert inspect(folder / "headless.h5")["content_sha256"] == inspect(folder / "tied-llama.h5")["content_sha256"]
+    call("import", make(folder / "cut", LLAMA, shapes), folder / "no.h5", expect=3, contains="lm_head.weight is missing")
+    write_safetensors(source / "model.safetensors", bare | {"lm_head.weight": (11, 8)}, values=values)
+    call("import", source, folder / "headed.h5", "--dtype", "fp32")
+    assert not inspect(folder / "headed.h5")["architecture"]["tied_head"]
+
+
 def check_overlays(folder, content):
     """A tensor in two files is the last one's by name, as in transformers, whatever weight_map says; another meaning of weight_map is named."""
     wte = "transformer.wte.weight"
@@ -350,6 +366,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="mpilora-import-") as name:
         folder = pathlib.Path(name)
         check_round_trips(folder)
+        check_absent_head(folder)
         check_tokenizers(folder)
         check_configs(folder)
         check_weights(folder)

@@ -82,6 +82,23 @@ done:
     return st;
 }
 
+/* A decoder that was saved without its head, as those that make vectors of texts are (AutoModel's
+ * names lack the prefix), though config.json ties nothing. The embedding stands in for it: hidden
+ * states are the model's, and nothing else of it is asked for vectors. A file with the prefix is of
+ * a model with a head, which then is missing. */
+static void find_absent_head(hf_source *h)
+{
+    ml_model_spec *s = h->spec;
+    ml_model_tensor head;
+    if (!h->bare || s->both_ways || s->tied_head || s->head != ML_HEAD_LANGUAGE) return;
+    if (!hf_find_head(h, &head) || hf_has_tensor(h, &head)) return;
+    s->tied_head = true;
+    ml_warn("%s: has no %s, only the model without a head: vectors of texts (embed, objective "
+            "contrastive) and heads for labels are right; as a head for tokens the embedding is "
+            "taken, whose predictions mean nothing before they are trained",
+            h->shards.directory, head.row->hf.name);
+}
+
 /* ---- heads of encoders --------------------------------------------------------------------- */
 
 /* The layer between a sequence's first token and its labels may come with the model (BERT's
@@ -143,6 +160,7 @@ ml_status hf_settle_model(hf_source *h)
     ml_status st = ML_OK;
     ML_TRY(find_prefix(h));
     find_transform(h);
+    find_absent_head(h);
     ML_TRY(settle_head(h));
     find_pool(h);
 done:
