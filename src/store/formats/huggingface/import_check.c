@@ -41,7 +41,12 @@ static ml_status check_stored(hf_source *h, const ml_model_tensor *t, const ml_s
                               const char *name)
 {
     hf_place at = hf_shards_find(&h->shards, name);
-    if (!at.entry) return ml_fail(ML_INPUT, "%s: tensor %s is missing", h->shards.directory, name);
+    bool head = t->row->role == ML_ROLE_HEAD && !t->row->bias && !h->spec->both_ways;
+    if (!at.entry)
+        return ml_fail(ML_INPUT, "%s: tensor %s is missing%s", h->shards.directory, name,
+                       head ? "; where the embedding is the head, too, config.json has to say "
+                              "\"tie_word_embeddings\": true"
+                            : "");
     mark_as_needed(h, at);
     if (!ml_safetensors_is_real(at.entry))
         return ml_fail(ML_INPUT, "%s: %s has type %.20s, expected F32, F16, BF16 or F64",
