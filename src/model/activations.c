@@ -9,7 +9,7 @@
 
 #include "model/model_private.h"
 
-enum { ALIGNMENT = 64, LEAST_CHUNK = ML_MODEL_PIECE };
+enum { ALIGNMENT = 64 };
 
 /* Rows of a piece of gradients, in layers and in the head: no more than the least that a chunk has
  * room for. What does not know of pieces sums over a chunk, so these are as long as that may be. */
@@ -131,13 +131,6 @@ static int64_t hook_scratch(const ml_model *m, const activations *a)
     return ml_max(a->chunk * most, a->head_chunk * m->head.hook.scratch_per_token);
 }
 
-/* T tokens in chunks of at most `most`, about equally long. */
-static int64_t even_chunk(int64_t T, int64_t most)
-{
-    int64_t chunks = (T + most - 1) / ml_max(1, most);
-    return ml_min(T, ml_round_up((T + chunks - 1) / ml_max(1, chunks), 8));
-}
-
 /* Attention's backward takes q, k and v as they were kept, unless they are gathered or normalised
  * first. */
 static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool backward,
@@ -151,15 +144,6 @@ static void lay_out_attention(const ml_model *m, activations *a, int64_t T, bool
     if (gathers || m->spec.qk_norm) a->wide_qkv = take_floats(c, T * qkv_width(m));
 }
 
-/* Is h widened or computed again in backward, so that its gradient needs a place of its own? */
-static bool has_h_again(const ml_model *m, ml_activation_mode mode)
-{
-    bool again = mode != ML_ACTIVATIONS_FULL;
-    for (int64_t l = m->first_layer; !again && l < m->end_layer; l++)
-        again = m->dtype == ML_BF16 && !keeps_slopes(m, l);
-    return again;
-}
-
 /* In fp32 backward reads h where it was kept, of slopes it needs none of it: its gradient takes h's
  * own place. */
 static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor *c)
@@ -171,12 +155,6 @@ static void lay_out_mlp(const ml_model *m, activations *a, bool backward, cursor
     if (m->spec.gated) a->d_mlp = take_floats(c, a->chunk * a_width(m));
 }
 
-/* A head for labels has no logits of tokens. */
-static int64_t logits_of_row(const ml_model *m)
-{
-    return m->spec.head == ML_HEAD_LANGUAGE ? m->vocab_count : 0;
-}
-
 static void lay_out_head(const ml_model *m, activations *a, bool backward, cursor *c)
 {
     if (m->spec.head != ML_HEAD_LANGUAGE) return;
@@ -186,62 +164,6 @@ static void lay_out_head(const ml_model *m, activations *a, bool backward, curso
     a->row_max = take_floats(c, a->head_chunk);
     a->row_sums = take_floats(c, 2 * a->head_chunk);
     if (backward) a->hook_head = take_floats(c, a->head_chunk * m->head.hook.saved_per_token);
-}
-
-/* Of a token in the MLP's place, the same in every mode: chunks decide the order of sums. Of the
- * tp rank that holds most, the first, as below: the ranks sum over tp chunk by chunk, and would
- * wait for each other for ever where their numbers of chunks differed. */
-static int64_t mlp_floats(const ml_model *m, bool backward)
-{
-    const ml_linear_part *part = &m->layers[0].down.part[0];
-    int64_t a = part->unit * ml_part_count(part->units, m->tp, 0), h = m->spec.gated ? 2 * a : a;
-    if (!backward) return h + a;
-    bool slopes = m->dtype == ML_BF16 && !has_h_again(m, ML_ACTIVATIONS_FULL);
-    return h + a + (slopes ? 0 : h) + (m->spec.gated ? a : 0);
-}
-
-/* Numbers of a stage's matrices, those of the head or the embedding among them. */
-static int64_t matrix_numbers(const ml_model *m)
-{
-    int64_t sum = m->spec.vocab * m->spec.width;
-    for (int64_t l = m->first_layer; l < m->end_layer; l++) {
-        const ml_layer *layer = &m->layers[l];
-        const ml_linear *linear[] = {&layer->qkv, &layer->o, &layer->up, &layer->down};
-        for (size_t i = 0; i < sizeof linear / sizeof *linear; i++)
-            sum += linear[i]->in * linear[i]->out;
-    }
-    return sum;
-}
-
-/* Chunks are as long as the room that attention or the logits need anyway allows, and no shorter
- * than makes good products: a weight comes from memory and is packed anew for every chunk. Logits
- * may have 32 MiB in any case, those of a large vocabulary as many rows as pay for that; the MLP of
- * a whole replica has what PACKED_ROWS rows take as long as that is a third of the matrices in
- * bf16 or less. (Ranks of a tp group sum a chunk while they compute the next one.) */
-static void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward)
-{
-    enum {
-        LEAST_ROWS = 32,
-        MOST_ROWS = 512,
-        LARGE_VOCABULARY = 1 << 16,
-        PAYING_ROWS = 256,
-        PACKED_ROWS = 1024
-    };
-    int64_t matrices = m->spec.logit_cap > 0.0 ? 2 : 1, /* logits, and the slope of their cap */
-        vocab = logits_of_row(m) > 0 ? ml_part_count(m->spec.vocab, m->tp, 0) : 0,
-            row = (int64_t)sizeof(float) * matrices * vocab,
-            rows = ml_max(room, (int64_t)32 << 20) / ml_max(row, 1) / LEAST_ROWS * LEAST_ROWS;
-    if (m->chunk_most > 0) {
-        a->chunk = a->head_chunk = ml_min(T, m->chunk_most);
-        return;
-    }
-    int64_t least = vocab > LARGE_VOCABULARY ? PAYING_ROWS : LEAST_ROWS;
-    a->head_chunk = ml_min(T, ml_max(least, ml_min(MOST_ROWS, rows)));
-    const int64_t mlp = (int64_t)sizeof(float) * mlp_floats(m, backward);
-    room = ml_max(room, a->head_chunk * row);
-    if (m->tp == 1) room = ml_max(room, ml_min(PACKED_ROWS * mlp, matrix_numbers(m) * 2 / 3));
-    a->chunk = even_chunk(T, ml_max(LEAST_CHUNK, room / mlp));
-    if (m->pieces) a->chunk = ml_min(T, LEAST_CHUNK); /* whatever the micro-batch */
 }
 
 static rope_table take_table(cursor *c, int64_t floats)

@@ -38,6 +38,14 @@ bool keeps_slopes(const ml_model *m, int64_t l)
            !needs_input(m, l, ML_ROLE_DOWN, &m->layers[l].down);
 }
 
+bool has_h_again(const ml_model *m, ml_activation_mode mode)
+{
+    bool again = mode != ML_ACTIVATIONS_FULL;
+    for (int64_t l = m->first_layer; !again && l < m->end_layer; l++)
+        again = m->dtype == ML_BF16 && !keeps_slopes(m, l);
+    return again;
+}
+
 /* Where nothing of `o` trains that would need attention's output, backward takes of it the sum over
  * each head of its product with its gradient alone. */
 ml_dtype attention_dtype(const ml_model *m, int64_t l)

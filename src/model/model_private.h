@@ -210,6 +210,8 @@ static inline int64_t a_width(const ml_model *m) { return m->layers[0].down.in; 
 /* kept.c: whether a layer keeps slopes in the place of h, and this rank of the tp group its part of
  * x1 alone; x1 of T rows in words of four bytes. */
 bool keeps_slopes(const ml_model *m, int64_t l);
+/* Whether h is widened or computed again in backward, so that its gradient needs a place. */
+bool has_h_again(const ml_model *m, ml_activation_mode mode);
 bool keeps_part(const ml_model *m);
 int64_t stream_words(const ml_model *m, int64_t T);
 /* `count` numbers from the `first` on. */
@@ -229,6 +231,11 @@ const float *saved_rows(const ml_model *m, const void *saved, int64_t first, flo
  * kept its part. */
 void save_stream(const ml_model *m, const saved_layer *saved, int64_t T);
 void gather_stream(const ml_model *m, const saved_layer *saved, int64_t T);
+
+/* chunks.c: numbers of logits of a token, 0 where a head for labels has none; a->chunk and
+ * a->head_chunk of T tokens, beside what needs `room` bytes anyway. */
+int64_t logits_of_row(const ml_model *m);
+void choose_chunks(const ml_model *m, activations *a, int64_t T, int64_t room, bool backward);
 
 /* activations.c */
 void release_activations(ml_model *m);
