@@ -97,6 +97,13 @@ void ml_base_files_destroy(ml_base_files *files);
  * Errors: none. */
 const ml_text *ml_base_files_find(const ml_base_files *files, const char *name);
 
+/* Where the file of this name, one of ml_base_file_names, has its place, empty as it may be.
+ * Shapes: none.
+ * Ownership: borrowed from `files`.
+ * Local.
+ * Errors: none. */
+ml_text *ml_base_files_place(ml_base_files *files, const char *name);
+
 /* config.json among the files says that these are the classes, in id2label and label2id; where it
  * is not there it says no more than that.
  * Shapes: names, a JSON list of texts.
@@ -346,6 +353,13 @@ ml_status ml_adapter_read(ml_adapter *out, const char *path, const ml_model_spec
  * Local.
  * Errors: as ml_adapter_read; ML_INPUT for an embedding or a head that differs. */
 ml_status ml_adapter_read_for(ml_adapter *out, const char *path, ml_base *base) ML_NODISCARD;
+
+/* The tensor of this name beside the pairs, NULL where there is none.
+ * Shapes: as ml_adapter_tensor says.
+ * Ownership: borrowed from `adapter`.
+ * Local.
+ * Errors: none. */
+ml_adapter_tensor *ml_adapter_find(const ml_adapter *adapter, const char *name);
 
 /* The specification gets the head for labels that the adapter has, if it has one.
  * Shapes: none.

@@ -110,14 +110,6 @@ static void add_rows(const merge *m, const ml_adapter_pair *pair, int64_t first,
     }
 }
 
-/* What a method trained of the base itself takes the tensor's place; NULL where it did not. */
-static const ml_adapter_tensor *find_trained(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 /* Whether the embedding or the head changes: a tied model's one weight cannot be both. */
 static bool adapts_ends(const ml_adapter *adapter, const ml_model_spec *spec)
 {
@@ -163,7 +155,7 @@ static ml_status check_mergeable(const ml_model_spec *spec, const ml_adapter *ad
     for (int64_t i = 0; i < ml_model_tensor_count(spec); i++) {
         ml_model_tensor tensor;
         ml_model_tensor_at(spec, i, &tensor);
-        const ml_adapter_tensor *t = find_trained(adapter, tensor.name);
+        const ml_adapter_tensor *t = ml_adapter_find(adapter, tensor.name);
         if (!t) continue;
         found++;
         if (t->rows != tensor.rows || t->cols != tensor.cols)
@@ -200,7 +192,8 @@ static bool put_token_rows(const merge *m, const ml_model_tensor *tensor, int64_
 static bool change_rows(const merge *m, const ml_model_tensor *tensor, int64_t first, int64_t n)
 {
     bool changed = false;
-    const ml_adapter_tensor *trained = find_trained(m->adapter, tensor->name);
+    /* what a method trained of the base itself takes the tensor's place */
+    const ml_adapter_tensor *trained = ml_adapter_find(m->adapter, tensor->name);
     if (trained) {
         memcpy(m->rows, trained->value + first * tensor->cols,
                (size_t)(n * tensor->cols) * sizeof *m->rows);
@@ -223,7 +216,7 @@ static bool is_changed(const merge *m, const ml_model_tensor *tensor)
 {
     bool head = !strcmp(tensor->name, "head.weight");
     const ml_adapter_tensor *ids;
-    if (find_trained(m->adapter, tensor->name)) return true;
+    if (ml_adapter_find(m->adapter, tensor->name)) return true;
     if ((head || !strcmp(tensor->name, "embed.weight")) &&
         ml_peft_token_rows(m->adapter, head, &ids))
         return true;

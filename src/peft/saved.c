@@ -66,11 +66,8 @@ static bool is_chosen(const ml_model *model, const ml_model_slot *slot, const vo
 
 static bool is_in_adapter(const ml_model *model, const ml_model_slot *slot, const void *by)
 {
-    const ml_adapter *adapter = by;
     (void)model;
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, slot->name)) return true;
-    return false;
+    return ml_adapter_find(by, slot->name) != NULL;
 }
 
 /* ---- a head of its own --------------------------------------------------------------------- */

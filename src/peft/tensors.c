@@ -3,19 +3,12 @@
 
 #include "peft/peft_private.h"
 
-static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
                         const char *who)
 {
     for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
-        const ml_adapter_tensor *from = find(adapter, item->name);
+        const ml_adapter_tensor *from = ml_adapter_find(adapter, item->name);
         if (!from)
             return ml_fail(bad, "%s: the adapter has no tensor %s, which method %s trains", who,
                            item->name, ml_method_name(peft->chosen.method));
@@ -47,8 +40,8 @@ ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
     ml_status st = tensors_check(peft, adapter, ML_USAGE, "method.init");
     for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
-        ml_shard_take(&item->shard, item->rows, item->cols, find(adapter, item->name)->value,
-                      peft_value(peft, i));
+        ml_shard_take(&item->shard, item->rows, item->cols,
+                      ml_adapter_find(adapter, item->name)->value, peft_value(peft, i));
     }
     return st;
 }

@@ -191,9 +191,7 @@ static const ml_adapter_tensor *find_tensor(const ml_adapter *adapter, const cha
 {
     char name[32];
     snprintf(name, sizeof name, "%s.%s", end, what);
-    for (int64_t i = 0; adapter && i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
+    return adapter ? ml_adapter_find(adapter, name) : NULL;
 }
 
 const ml_adapter_tensor *ml_peft_token_rows(const ml_adapter *adapter, bool head,

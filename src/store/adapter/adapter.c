@@ -81,15 +81,20 @@ done:
     return st;
 }
 
+ml_adapter_tensor *ml_adapter_find(const ml_adapter *adapter, const char *name)
+{
+    for (int64_t i = 0; i < adapter->ntensors; i++)
+        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
+    return NULL;
+}
+
 /* ---- a head for labels --------------------------------------------------------------------- */
 
 static const ml_adapter_tensor *find_scores(const ml_adapter *adapter, const ml_family_tensor *row)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.weight", row->module);
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
+    return ml_adapter_find(adapter, name);
 }
 
 /* The layer between the first token and the scores, where the base has none: without it the scores

@@ -40,12 +40,15 @@ void ml_base_files_destroy(ml_base_files *files)
     for (int i = 0; i < ML_BASE_FILES; i++) ml_text_destroy(&files->content[i]);
 }
 
+ml_text *ml_base_files_place(ml_base_files *files, const char *name)
+{
+    return &files->content[ml_find_word(name, ml_base_file_names)];
+}
+
 const ml_text *ml_base_files_find(const ml_base_files *files, const char *name)
 {
-    for (int i = 0; ml_base_file_names[i]; i++)
-        if (!strcmp(ml_base_file_names[i], name) && files->content[i].length)
-            return &files->content[i];
-    return NULL;
+    int i = ml_find_word(name, ml_base_file_names);
+    return i >= 0 && files->content[i].length ? &files->content[i] : NULL;
 }
 
 /* ---- names of classes ---------------------------------------------------------------------- */

@@ -43,6 +43,8 @@ ml_status import_open_huggingface(import_source *out, const char *directory) ML_
  * say. options->tokenizer: a directory whose tokenizer is taken in the place of the file's. */
 ml_status import_open_gguf(import_source *out, const char *path,
                            const ml_import_options *options) ML_NODISCARD;
+/* A file as it is, behind what `out` has. ML_INPUT naming it. */
+ml_status import_keep_file(const char *path, ml_text *out) ML_NODISCARD;
 /* The files of a Hugging Face directory that a base keeps. */
 ml_status import_keep_files(const char *directory, ml_base_files *files) ML_NODISCARD;
 /* Those of them that say nothing of the model that a tokenizer was made for. */

@@ -6,16 +6,9 @@
 #include "io/json.h"
 #include "mpilora/store.h"
 
-static ml_text *find(ml_base_files *files, const char *name)
-{
-    for (int i = 0; ml_base_file_names[i]; i++)
-        if (!strcmp(ml_base_file_names[i], name)) return &files->content[i];
-    return NULL;
-}
-
 static ml_status put(ml_base_files *files, const char *name, json_t *root)
 {
-    ml_text *content = find(files, name);
+    ml_text *content = ml_base_files_place(files, name);
     char *text = root ? ml_json_dump(root, JSON_INDENT(2)) : NULL;
     content->length = 0;
     ml_status st = text ? ml_text_printf(content, "%s\n", text)

@@ -2,15 +2,7 @@
  * directory's, and the files that Hugging Face's libraries would have of it and of the model. */
 #include <inttypes.h>
 
-#include "io/durable.h"
 #include "store/formats/gguf/import.h"
-
-static ml_text *file_of(ml_base_files *files, const char *name)
-{
-    int i = 0;
-    while (strcmp(ml_base_file_names[i], name) != 0) i++;
-    return &files->content[i];
-}
 
 /* The templates of conversations, as the files that Hugging Face has them in. */
 static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
@@ -22,8 +14,8 @@ static ml_status keep_chat_template(const gguf_source *g, ml_base_files *files)
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
         const gguf_value *text = gguf_find(&g->file, kept[i][0]);
         if (text && text->kind == GGUF_TEXT)
-            ML_TRY(
-                ml_text_add(file_of(files, kept[i][1]), text->text, (int64_t)strlen(text->text)));
+            ML_TRY(ml_text_add(ml_base_files_place(files, kept[i][1]), text->text,
+                               (int64_t)strlen(text->text)));
     }
 done:
     return st;
@@ -44,7 +36,7 @@ static ml_status keep_ends(const gguf_source *g, ml_base_files *files)
             ML_TRY(ml_text_printf(&ids, "%s%" PRId64, found++ ? ", " : "", id->integer));
     }
     if (found > 1)
-        ML_TRY(ml_text_printf(file_of(files, "generation_config.json"),
+        ML_TRY(ml_text_printf(ml_base_files_place(files, "generation_config.json"),
                               "{\"eos_token_id\": [%s]}\n", ids.data));
 done:
     ml_text_destroy(&ids);
@@ -59,7 +51,8 @@ static ml_status read_vocabulary(const gguf_source *g, import_source *out)
     ML_TRY(keep_chat_template(g, &out->files));
     ML_TRY(keep_ends(g, &out->files));
     if (out->tokenizer.length)
-        ML_TRY(gguf_read_specials(&g->file, file_of(&out->files, "special_tokens_map.json")));
+        ML_TRY(gguf_read_specials(&g->file,
+                                  ml_base_files_place(&out->files, "special_tokens_map.json")));
 done:
     return st;
 }
@@ -71,28 +64,14 @@ static ml_status read_directory(const gguf_source *g, const char *directory, imp
     ml_status st = ML_OK;
     ML_TRY(import_directory_tokenizer(directory, &out->tokenizer));
     ML_TRY(import_keep_tokenizer(directory, &out->files));
-    const ml_text *config = file_of(&out->files, "tokenizer_config.json");
-    if (!file_of(&out->files, "chat_template.jinja")->length &&
-        !file_of(&out->files, "chat_template.json")->length &&
+    const ml_text *config = ml_base_files_place(&out->files, "tokenizer_config.json");
+    if (!ml_base_files_place(&out->files, "chat_template.jinja")->length &&
+        !ml_base_files_place(&out->files, "chat_template.json")->length &&
         !(config->length && strstr(config->data, "\"chat_template\"")))
         ML_TRY(keep_chat_template(g, &out->files));
-    if (!file_of(&out->files, "generation_config.json")->length) ML_TRY(keep_ends(g, &out->files));
+    if (!ml_base_files_place(&out->files, "generation_config.json")->length)
+        ML_TRY(keep_ends(g, &out->files));
 done:
-    return st;
-}
-
-/* The config.json that says what the model is: the ids and names of labels that a GGUF file has no
- * keys for. */
-static ml_status keep_config(const char *path, ml_base_files *files)
-{
-    static const int64_t largest = 16 << 20;
-    ml_status st = ML_OK;
-    char *bytes = NULL;
-    int64_t length;
-    ML_TRY(ml_durable_read(path, largest, &bytes, &length));
-    st = ml_text_add(file_of(files, "config.json"), bytes, length);
-done:
-    ml_memory_free(bytes);
     return st;
 }
 
@@ -100,7 +79,10 @@ ml_status gguf_import_files(const gguf_source *g, const ml_import_options *optio
                             import_source *out)
 {
     ml_status st = ML_OK;
-    if (options->hf_config) ML_TRY(keep_config(options->hf_config, &out->files));
+    /* which says what the ids of labels mean, for which a GGUF file has no keys */
+    if (options->hf_config)
+        ML_TRY(
+            import_keep_file(options->hf_config, ml_base_files_place(&out->files, "config.json")));
     st = options->tokenizer ? read_directory(g, options->tokenizer, out) : read_vocabulary(g, out);
 done:
     return st;

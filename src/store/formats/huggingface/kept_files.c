@@ -3,19 +3,27 @@
 #include "store/base/import_private.h"
 #include "store/formats/huggingface/shards.h"
 
-static ml_status keep_file(const char *directory, const char *name, ml_text *out)
+ml_status import_keep_file(const char *path, ml_text *out)
 {
     static const int64_t largest = 256 << 20;
     ml_status st = ML_OK;
-    ml_text path = {0};
     char *bytes = NULL;
     int64_t length;
-    if (!hf_has_file(directory, name)) return ML_OK;
-    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
-    ML_TRY(ml_durable_read(path.data, largest, &bytes, &length));
+    ML_TRY(ml_durable_read(path, largest, &bytes, &length));
     st = ml_text_add(out, bytes, length);
 done:
     ml_memory_free(bytes);
+    return st;
+}
+
+static ml_status keep_file(const char *directory, const char *name, ml_text *out)
+{
+    ml_status st = ML_OK;
+    ml_text path = {0};
+    if (!hf_has_file(directory, name)) return ML_OK;
+    ML_TRY(ml_text_printf(&path, "%s/%s", directory, name));
+    st = import_keep_file(path.data, out);
+done:
     ml_text_destroy(&path);
     return st;
 }

@@ -109,20 +109,13 @@ ml_status ml_peft_is_of_base(const ml_safetensors *tensors, const ml_safetensors
     return compare(tensors, e, base, name, NULL, NULL, same);
 }
 
-static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 /* e in the place of this end; a tied model's ends may each come with a tensor, which then are one
  * and the same. */
 static ml_status replace(const ml_safetensors *tensors, const ml_safetensors_entry *e,
                          const char *end, ml_adapter *out)
 {
     ml_status st = ML_OK;
-    const ml_adapter_tensor *there = find(out, end);
+    const ml_adapter_tensor *there = ml_adapter_find(out, end);
     float *values = NULL, *scratch = NULL;
     if (!there) {
         ML_TRY(

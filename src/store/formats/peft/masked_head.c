@@ -57,13 +57,6 @@ static bool is_named(const char *name, const char *module, const char *end)
 
 /* ---- read ------------------------------------------------------------------------------------ */
 
-static ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 static ml_status check_rows(const ml_safetensors_entry *e, int64_t rows, int64_t cols)
 {
     if (e->count == rows * cols && e->dims > 0 && e->shape[0] == rows) return ML_OK;
@@ -99,7 +92,7 @@ static ml_status read_bias(const ml_safetensors *tensors, const ml_safetensors_e
                            const ml_model_spec *spec, ml_adapter *out)
 {
     ml_status st = ML_OK;
-    ml_adapter_tensor *there = find(out, head_bias);
+    ml_adapter_tensor *there = ml_adapter_find(out, head_bias);
     float *values = there ? there->value : NULL;
     ML_TRY(check_rows(e, spec->vocab, 1));
     if (!there) ML_TRY(ml_adapter_add_tensor(out, head_bias, spec->vocab, 1, &values));
@@ -117,7 +110,7 @@ ml_status ml_peft_read_masked_head(const ml_safetensors *tensors, const ml_safet
     if (matrix && is_named(name, matrix, ".weight"))
         return read_matrix(tensors, e, spec, base, out);
     if (matrix && is_named(name, matrix, ".bias")) return read_bias(tensors, e, spec, out);
-    *found = matrix && !strcmp(name, bias_row(spec)->hf.name) && find(out, head_bias);
+    *found = matrix && !strcmp(name, bias_row(spec)->hf.name) && ml_adapter_find(out, head_bias);
     return ML_OK;
 }
 

@@ -85,9 +85,7 @@ static const ml_adapter_tensor *find_part(const ml_adapter *adapter, int64_t i)
 {
     char name[96];
     name_part(adapter->method, i, name);
-    for (int64_t t = 0; t < adapter->ntensors; t++)
-        if (!strcmp(adapter->tensors[t].name, name)) return &adapter->tensors[t];
-    return NULL;
+    return ml_adapter_find(adapter, name);
 }
 
 static ml_status check(const ml_adapter *adapter, const parts *p)

@@ -124,13 +124,6 @@ done:
 
 /* ---- written ------------------------------------------------------------------------------- */
 
-static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 bool ml_peft_is_bias_alone(const ml_adapter *adapter, const ml_model_spec *untied,
                            const ml_model_tensor *t)
 {
@@ -139,7 +132,7 @@ bool ml_peft_is_bias_alone(const ml_adapter *adapter, const ml_model_spec *untie
     size_t n = strlen(t->name), end = strlen(".bias");
     if (n < end || strcmp(t->name + n - end, ".bias") != 0) return false;
     snprintf(weight, sizeof weight, "%.*s.weight", (int)(n - end < 80 ? n - end : 80), t->name);
-    return !find(adapter, weight);
+    return !ml_adapter_find(adapter, weight);
 }
 
 void ml_peft_stored_destroy(ml_peft_stored *s)
@@ -193,7 +186,7 @@ ml_status ml_peft_collect_stored(const ml_adapter *adapter, const ml_model_spec 
         ml_stored_place place;
         int64_t item;
         ml_model_tensor_at(untied, at, &t);
-        const ml_adapter_tensor *from = find(adapter, t.name);
+        const ml_adapter_tensor *from = ml_adapter_find(adapter, t.name);
         if (!from) continue;
         ml_peft_place_of(untied, &t, &place);
         ML_TRY(find_item(s, &t, &place, &item));

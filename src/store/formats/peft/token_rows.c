@@ -68,13 +68,6 @@ ml_status ml_peft_token_list(const ml_peft_config *config, const ml_model_spec *
     return st;
 }
 
-static const ml_adapter_tensor *find(const ml_adapter *adapter, const char *name)
-{
-    for (int64_t i = 0; i < adapter->ntensors; i++)
-        if (!strcmp(adapter->tensors[i].name, name)) return &adapter->tensors[i];
-    return NULL;
-}
-
 /* ---- rows ---------------------------------------------------------------------------------- */
 
 typedef struct place {
@@ -140,7 +133,7 @@ ml_status ml_peft_check_tokens(const ml_safetensors *tensors, const ml_safetenso
                                const json_t *list, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
-    const ml_adapter_tensor *rows = find(adapter, "embed.tokens");
+    const ml_adapter_tensor *rows = ml_adapter_find(adapter, "embed.tokens");
     place *places = NULL;
     float *values = NULL;
     bool same = rows && e->dims == 2 && e->shape[0] == rows->rows && e->shape[1] == rows->cols;
@@ -170,7 +163,8 @@ json_t *ml_peft_token_indices(const ml_adapter *adapter, const ml_model_spec *sp
 {
     json_t *object = json_object();
     for (int head = 0; head < 2; head++) {
-        const ml_adapter_tensor *ids = find(adapter, head ? "head.token_ids" : "embed.token_ids");
+        const ml_adapter_tensor *ids =
+            ml_adapter_find(adapter, head ? "head.token_ids" : "embed.token_ids");
         char path[PATH];
         if (!ids) continue;
         json_t *list = json_array();
@@ -188,7 +182,8 @@ void ml_peft_put_tokens(const ml_adapter *adapter, const ml_model_spec *spec,
                         ml_safetensors_item *items, int64_t *count)
 {
     for (int head = 0; head < 2; head++) {
-        const ml_adapter_tensor *rows = find(adapter, head ? "head.tokens" : "embed.tokens");
+        const ml_adapter_tensor *rows =
+            ml_adapter_find(adapter, head ? "head.tokens" : "embed.tokens");
         char path[PATH];
         if (!rows) continue;
         ml_safetensors_item *to = &items[(*count)++];
