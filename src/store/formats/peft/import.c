@@ -445,7 +445,7 @@ static void rename_head(const ml_family *family, char *text, int64_t *length)
     const char *name = ml_family_end(family, ML_ROLE_HEAD)->peft;
     size_t n = strlen(former), m = strlen(name);
     for (char *at = text; (at = strstr(at, former)) != NULL; at += m) {
-        memcpy(at, name, m);
+        for (size_t i = 0; i < m; i++) at[i] = name[i];
         memmove(at + m, at + n, strlen(at + n) + 1);
         *length -= (int64_t)(n - m);
     }
