@@ -319,7 +319,7 @@ done:
     return st;
 }
 
-static ml_status make_one(const char *path)
+ml_status ml_durable_make_directory(const char *path)
 {
     struct stat info;
     int failed;
@@ -340,10 +340,10 @@ ml_status ml_durable_make_directories(const char *path)
     for (char *c = part + 1; *c; c++) {
         if (*c != '/') continue;
         *c = '\0';
-        if (!ml_durable_exists(part)) ML_TRY(make_one(part));
+        if (!ml_durable_exists(part)) ML_TRY(ml_durable_make_directory(part));
         *c = '/';
     }
-    ML_TRY(make_one(part));
+    ML_TRY(ml_durable_make_directory(part));
 done:
     return st;
 }

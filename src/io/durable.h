@@ -48,7 +48,9 @@ ml_status ml_durable_temporary(char out[ML_DURABLE_PATH], const char *path) ML_N
 void ml_durable_drop(const char *temporary); /* one that is not there, or "", is fine */
 /* Renames and syncs the directories of both. */
 ml_status ml_durable_rename(const char *from, const char *to) ML_NODISCARD;
-/* Creates a directory and the parents that are missing. */
+/* Creates a directory, which may be there; its parent has to be. */
+ml_status ml_durable_make_directory(const char *path) ML_NODISCARD;
+/* And the parents that are missing. */
 ml_status ml_durable_make_directories(const char *path) ML_NODISCARD;
 /* Whether a file name is one of ml_durable_write's temporary names. */
 bool ml_durable_is_temporary(const char *name);

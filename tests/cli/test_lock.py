@@ -3,6 +3,7 @@ What happens without flock, and between nodes, is in unit/test_run_lock.c."""
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,14 +58,16 @@ def check_second(folder):
 
 
 def check_removed(folder):
-    """A run.dir that is removed under a run: exit code 2 at the next save, with what happened, and nothing is made anew."""
-    config = write_config(folder, "removed", 100000)
-    job = start(config)
-    wait_for_steps(folder, "removed", job)
-    os.rename(f"{folder}/removed", f"{folder}/elsewhere")
-    said = job.communicate()[1]
-    checks.that(job.returncode == 2 and "removed/lock: is not there" in said, f"a directory that was removed: exit {job.returncode}: {said}")
-    checks.that(not os.path.exists(f"{folder}/removed"), "a directory that was removed was made again")
+    """A run.dir that is removed under a run: exit code 2 at the next save, with what happened, and nothing is made anew. Many times, since a moment within a save matters."""
+    for turn in range(12):
+        config = write_config(folder, "removed", 100000)
+        job = start(config)
+        wait_for_steps(folder, "removed", job)
+        os.rename(f"{folder}/removed", f"{folder}/elsewhere-{turn}")
+        said = job.communicate()[1]
+        checks.that(job.returncode == 2 and "removed/lock: is not there" in said, f"a directory that was removed: exit {job.returncode}: {said}")
+        checks.that(not os.path.exists(f"{folder}/removed"), "a directory that was removed was made again")
+        shutil.rmtree(f"{folder}/removed", ignore_errors=True)
 
 
 def check_dead(folder):

@@ -145,11 +145,23 @@ static ml_status hold(ml_save *s, ml_image *image)
     return ML_OK;
 }
 
+/* Without parents: those of a run's directory that was removed are not made again. */
 static ml_status make_step_directory(const ml_save *s)
 {
     char path[ML_DURABLE_PATH];
     ml_status st = ml_step_path(s->run, s->state.progress.step, "", path);
-    return st == ML_OK ? ml_durable_make_directories(path) : st;
+    return st == ML_OK ? ml_durable_make_directory(path) : st;
+}
+
+/* A failure's cause: of a file that could not be written, mostly itself; that the run's directory
+ * is not this job's any more, where it is not. */
+static ml_status cause_of(const ml_save *s, ml_status failure)
+{
+    char reason[TEXT_BYTES];
+    if (failure == ML_OK) return ML_OK;
+    snprintf(reason, sizeof reason, "%s", ml_error_text());
+    if (ml_lock_check(s->run) == ML_USAGE) return ML_USAGE;
+    return ml_fail(failure, "%s", reason);
 }
 
 static ml_status build(ml_save *s, const ml_grid *grid, const ml_parameters *p, bool gathered)
@@ -162,7 +174,7 @@ static ml_status build(ml_save *s, const ml_grid *grid, const ml_parameters *p, 
         ML_TRY(ml_state_file_gather(grid, p, &s->state, &image));
         if (writer) st = hold(s, image);
     } else {
-        ML_TRY(ml_grid_agree(grid, writer ? make_step_directory(s) : ML_OK));
+        ML_TRY(ml_grid_agree(grid, writer ? cause_of(s, make_step_directory(s)) : ML_OK));
         st = ml_state_files_write(s->run, grid, p, &s->state, &s->files);
     }
     st = ml_grid_agree(grid, st);
@@ -249,7 +261,7 @@ done:
 
 static void run_writing(ml_save *s)
 {
-    s->status = write_all(s);
+    s->status = cause_of(s, write_all(s));
     if (s->status != ML_OK) {
         remove_uncommitted(s, s->status);
         snprintf(s->text, sizeof s->text, "%s", ml_error_text());
