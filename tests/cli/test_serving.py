@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness
 
 MODEL = "{family: gpt2, layers: 3, width: 32, heads: 4, vocab: 401, context: 96}\n"
+WIDE_MODEL = "{family: gpt2, layers: 8, width: 512, heads: 8, vocab: 401, context: 96}\n"
 PROMPTS = ("name : The Eagle | food : French", "name : The Eagle | area : riverside", "Mr. Brown, 12 years old", "x")
 TEXTS = ("the eagle is a french place .", "it is by the river .", "he was twelve , and tired .", "what is x ?")
 # name -> keys of the method, and how far the adapter is to go: outputs must differ
@@ -26,9 +27,9 @@ TASKS = {
 }
 
 
-def make_world(folder):
+def make_world(folder, model=MODEL, tasks=TASKS):
     """A base with a tokenizer, a data set, and an adapter of every task."""
-    harness.make_base(folder, MODEL, "fp32")
+    harness.make_base(folder, model, "fp32")
     harness.mpilora("export", "--format", "hf", "--base", f"{folder}/base.h5", f"{folder}/hf")
     shutil.copy(f"{harness.SOURCE}/tests/golden/tokenizer/gpt2/tokenizer.json", f"{folder}/hf")
     harness.mpilora("import", f"{folder}/hf", "--dtype", "fp32", f"{folder}/spoken.h5")
@@ -36,7 +37,7 @@ def make_world(folder):
         for prompt, text in zip(PROMPTS, TEXTS):
             file.write(f"{prompt}||{text}\n{prompt}||again {text}\n")
     harness.mpilora("tokenize", "--base", f"{folder}/spoken.h5", "--format", "e2e", f"{folder}/lines.txt", f"{folder}/data.h5")
-    for number, (task, keys) in enumerate(TASKS.items()):
+    for number, (task, keys) in enumerate(tasks.items()):
         keys = dict(keys)
         lr = keys.pop("lr")
         config = harness.write_config(
@@ -74,8 +75,18 @@ def check_all_adapters(checks, folder, expected, label, search, ranks, texts=PRO
     found = [(line["adapter"], line["prompt"], line["output"]) for line in read_lines(done.stdout)]
     wanted = [(task, prompt, expected[task, prompt]) for task in TASKS for prompt in texts]
     checks.that(found == wanted, f"{label}: {[pair for pair in zip(found, wanted) if pair[0] != pair[1]][:3]} {done.stderr[-300:]}")
+    switches = re.search(r"(\d+) switches, ", done.stderr)
+    checks.that(switches and int(switches[1]) >= len(TASKS), f"{label}: how often adapters were switched: {done.stderr}")
+
+
+def check_cost_of_a_switch(checks, folder):
+    """A switch is a few pointers, whatever the base's size: beside a base of 100 MB next to nothing. (One that is read in 0.3 ms says nothing of it.)"""
+    tasks = {task: TASKS[task] for task in ("lora", "dora")}
+    make_world(folder, WIDE_MODEL, tasks)
+    adapters = [word for task in tasks for word in ("--adapter", f"{task}={folder}/{task}/adapter.h5")]
+    done = generate(folder, *adapters, *[word for prompt in PROMPTS for word in ("--prompt", prompt)])
     told = re.search(r"(\d+) switches, .* each \(([\d.e+-]+) % of reading the base\)", done.stderr)
-    checks.that(told and int(told[1]) >= len(TASKS) and float(told[2]) <= 1.0, f"{label}: what a switch costs: {done.stderr}")
+    checks.that(told and int(told[1]) >= len(tasks) and float(told[2]) <= 1.0, f"what a switch costs: {done.stderr}")
 
 
 def check_wide_passes(checks, folder):
@@ -214,6 +225,8 @@ def main():
         check_preferred(checks, folder)
         check_text_start(checks, folder)
         check_refusals(checks, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        check_cost_of_a_switch(checks, folder)
     checks.end()
 
 
