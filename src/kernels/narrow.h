@@ -26,8 +26,9 @@ typedef struct ml_narrow_product {
 } ml_narrow_product;
 
 /* At the most so many rows of A are narrowed at a time, so deep; a thread packs so many columns of
- * B, so deep a part of that. AMX's tiles multiply so fast that what they are fed with decides:
- * while a thread goes through the parts, its share of C stays in the second cache. */
+ * B, so deep a part of that. AMX's tiles multiply so fast that what they are fed with decides: many
+ * columns, for the sake of A, which comes from the third cache, and parts whose rows of A stay in
+ * the first. */
 enum {
     ML_NARROW_ROWS = 2048,
     ML_NARROW_DEPTH = 768,
@@ -43,6 +44,8 @@ enum {
 typedef struct ml_narrow_scratch {
     uint16_t *packed_a; /* [rows, whole tiles][depth of the set] */
     uint32_t *packed_b; /* [threads][part / 2][columns of the set] */
+    float *
+        sums; /* [threads][rows][columns of the set]; NULL where the depth is no more than a part */
     int64_t rows;
     int threads;
 } ml_narrow_scratch;

@@ -11,35 +11,39 @@ static int64_t narrow_rows(const ml_kernels_options *options, int64_t most)
     return ml_round_up(ml_max(1, ml_min(options->tokens, most)), TILE);
 }
 
-/* Of packed A, with its rows, and of every thread's packed B. */
-static int64_t floats_of(const ml_kernels_options *options, int threads, int64_t a, int64_t b)
+/* Of packed A, with its rows, and of every thread's packed B and sums. */
+static int64_t floats_of(const ml_kernels_options *options, int threads, int64_t a, int64_t b,
+                         int64_t sums)
 {
-    return ml_max(ml_backend_native.scratch_floats(options, threads), (a + threads * b) / 2);
+    return ml_max(ml_backend_native.scratch_floats(options, threads),
+                  a / 2 + threads * (b / 2 + sums));
 }
 
 static int64_t floats_bf16(const ml_kernels_options *options, int threads)
 {
     return floats_of(options, threads, narrow_rows(options, ML_NARROW_ROWS) * ML_NARROW_DEPTH,
-                     ML_NARROW_PART * ML_NARROW_COLUMNS);
+                     ML_NARROW_PART * ML_NARROW_COLUMNS, 0);
 }
 
 static int64_t floats_amx(const ml_kernels_options *options, int threads)
 {
-    return floats_of(options, threads,
-                     narrow_rows(options, ML_NARROW_TILE_ROWS) * ML_NARROW_TILE_DEPTH,
-                     ML_NARROW_TILE_PART * ML_NARROW_TILE_COLUMNS);
+    const int64_t rows = narrow_rows(options, ML_NARROW_TILE_ROWS);
+    return floats_of(options, threads, rows * ML_NARROW_TILE_DEPTH,
+                     ML_NARROW_TILE_PART * ML_NARROW_TILE_COLUMNS, rows * ML_NARROW_TILE_COLUMNS);
 }
 
 #if defined(MPILORA_NATIVE_X86)
 
 static void multiply(const ml_kernels_owner *owner, ml_narrow_product product)
 {
+    const ml_narrow_set *set = owner->narrow;
     uint16_t *packed_a = (uint16_t *)(void *)owner->product_scratch;
-    const ml_narrow_scratch scratch = {
-        packed_a, (uint32_t *)(void *)(packed_a + owner->narrow_rows * owner->narrow->depth),
-        owner->narrow_rows, owner->threads};
+    uint32_t *packed_b = (uint32_t *)(void *)(packed_a + owner->narrow_rows * set->depth);
+    float *sums = (float *)(packed_b + owner->threads * (set->part / 2) * set->columns);
+    const ml_narrow_scratch scratch = {packed_a, packed_b, sums, owner->narrow_rows,
+                                       owner->threads};
     product.decode = owner->decode_narrow;
-    if (product.m > 0 && product.n > 0) owner->narrow->product(&product, &scratch);
+    if (product.m > 0 && product.n > 0) set->product(&product, &scratch);
 }
 
 /* fp32: a matrix that is trained. */

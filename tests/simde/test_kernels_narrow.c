@@ -148,19 +148,34 @@ static void fill_old(const operands *x, const manner *how, float *c)
     for (int64_t i = 0; i < numbers_of(x); i++) c[i] = how->beta != 0 ? x->old[i] : NAN;
 }
 
+/* Memory that ends with a guard, nothing of it a number. */
+static uint8_t *guarded(int64_t bytes)
+{
+    uint8_t *memory = fresh(bytes + GUARD, 1);
+    memset(memory, 0xff, (size_t)(bytes + GUARD));
+    return memory;
+}
+
+static void end_guarded(uint8_t *memory, int64_t bytes)
+{
+    is_untouched(memory + bytes);
+    ml_memory_free(memory);
+}
+
 /* The first `m` rows of C, by a set, in scratch memory that is no larger than it is said to be. */
 static void multiply(const ml_narrow_set *set, const operands *x, int64_t m, const manner *how,
                      float *c)
 {
     const int64_t rows = ml_round_up(how->rows, TILE),
                   a_bytes = rows * set->depth * (int64_t)sizeof(uint16_t),
-                  b_bytes = how->threads * set->part / 2 * set->columns * (int64_t)sizeof(uint32_t);
-    uint8_t *a = fresh(a_bytes + GUARD, 1), *b = fresh(b_bytes + GUARD, 1);
-    memset(a, 0xff, (size_t)(a_bytes + GUARD));
-    memset(b, 0xff, (size_t)(b_bytes + GUARD));
+                  b_bytes = how->threads * set->part / 2 * set->columns * (int64_t)sizeof(uint32_t),
+                  sums_bytes = set->depth <= set->part
+                                   ? 0
+                                   : how->threads * rows * set->columns * (int64_t)sizeof(float);
+    uint8_t *a = guarded(a_bytes), *b = guarded(b_bytes), *sums = guarded(sums_bytes);
     fill_old(x, how, c);
-    const ml_narrow_scratch scratch = {(uint16_t *)(void *)a, (uint32_t *)(void *)b, rows,
-                                       how->threads};
+    const ml_narrow_scratch scratch = {(uint16_t *)(void *)a, (uint32_t *)(void *)b,
+                                       (float *)(void *)sums, rows, how->threads};
     const ml_narrow_product product = {.m = m,
                                        .n = x->n,
                                        .k = x->k,
@@ -175,10 +190,9 @@ static void multiply(const ml_narrow_set *set, const operands *x, int64_t m, con
                                        .ldb = x->ldb,
                                        .ldc = x->ldc};
     set->product(&product, &scratch);
-    is_untouched(a + a_bytes);
-    is_untouched(b + b_bytes);
-    ml_memory_free(a);
-    ml_memory_free(b);
+    end_guarded(a, a_bytes);
+    end_guarded(b, b_bytes);
+    end_guarded(sums, sums_bytes);
 }
 
 /* Sums in fp32 of k products of size 1; what stands beside C and behind it stays. */

@@ -136,10 +136,12 @@ ML_INLINE void multiply(part which, int64_t m, int64_t n, int64_t k, left a, rig
                       to = which == PART_A_LOWER ? ml_min(i + TILE_ROWS, k) : k,
                       pairs = panel_pairs(to - from), first = which == PART_RESULT_UPPER ? i : 0,
                       end = which == PART_RESULT_LOWER ? ml_min(n, i + TILE_ROWS) : n;
-        for (int64_t j = first; j < end; j += TILE_COLUMNS)
+        for (int64_t j = first; j < end; j += TILE_COLUMNS) {
+            const sums sum = {c + i * ldc + j, ldc, 0};
             multiply_whole(m - i > SIDE, pairs, a.a + i * a.ld + from, a.ld, LINE,
-                           b.pairs + j / TILE_COLUMNS * b.panel + from / 2 * TILE_COLUMNS,
-                           c + i * ldc + j, ldc, add);
+                           b.pairs + j / TILE_COLUMNS * b.panel + from / 2 * TILE_COLUMNS, add, sum,
+                           sum, NULL);
+        }
     }
 }
 

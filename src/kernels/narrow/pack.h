@@ -20,6 +20,7 @@ enum {
 /* Some columns of op(B), some of its depth. Turned: numbers [first, first + depth) of `columns`
  * rows; else numbers [first, first + columns) of `depth` rows. */
 typedef struct narrow_part {
+    bool turned;
     const uint8_t *rows;
     ml_dtype dtype;
     int64_t row_bytes, first, columns, depth;
@@ -106,6 +107,49 @@ ML_INLINE void pair_rows(__m512i even, __m512i odd, uint32_t *to)
     _mm512_storeu_si512(to + ML_LANES, _mm512_permutex2var_epi16(even, high, odd));
 }
 
+/* ---- asking memory --------------------------------------------------------------------------- */
+
+/* The lines of memory that a part lies in, asked for one by one between the products of the part
+ * before it: a weight comes from memory in every product, and many requests at once would make the
+ * next one wait. */
+typedef struct requests {
+    const uint8_t *row;                  /* the one that is asked for now */
+    int64_t row_bytes, wanted, at, rows; /* to the next; of each, of which so far; left */
+    int64_t a_line;                      /* requests while a line of the depth is multiplied */
+} requests;
+
+enum { MEMORY_LINE = 64 };
+
+/* At least one row. */
+ML_INLINE requests requests_for(const narrow_part *p)
+{
+    return (requests){.row = p->rows + ml_dtype_bytes(p->dtype, p->first),
+                      .row_bytes = p->row_bytes,
+                      .wanted = ml_dtype_bytes(p->dtype, p->turned ? p->depth : p->columns),
+                      .rows = p->turned ? p->columns : p->depth};
+}
+
+ML_INLINE int64_t requests_left(const requests *r)
+{
+    return r->rows * ((r->wanted + MEMORY_LINE - 1) / MEMORY_LINE);
+}
+
+ML_INLINE void ask_line(requests *r)
+{
+    if (r->rows == 0) return;
+    __builtin_prefetch(r->row + r->at, 0, 2);
+    r->at += MEMORY_LINE;
+    if (r->at < r->wanted) return;
+    r->row += r->row_bytes;
+    r->at = 0;
+    r->rows--;
+}
+
+ML_INLINE void ask(requests *r)
+{
+    for (int64_t i = 0; i < r->a_line; i++) ask_line(r);
+}
+
 /* ---- the columns of a task ------------------------------------------------------------------ */
 
 /* Pairs of the depth that a panel has room for. */
@@ -159,6 +203,14 @@ static inline void pack_straight(const narrow_part *p, uint32_t *to)
                           row[1] ? load_narrow(row[1] + j, count - j) : _mm512_setzero_si512(),
                           to + (at + j) / TILE_COLUMNS * panel);
         }
+}
+
+static inline void pack_part(const narrow_part p, uint32_t *to)
+{
+    if (p.turned)
+        pack_turned(&p, to);
+    else
+        pack_straight(&p, to);
 }
 
 #endif

@@ -11,95 +11,117 @@
 typedef struct pass {
     const ml_narrow_product *product;
     const ml_narrow_scratch *scratch;
+    int64_t *taken;                                        /* tasks so far, of all threads */
     int64_t row, rows;                                     /* of C and A: narrowed at a time */
     int64_t at, depth;                                     /* of k */
     int64_t part;                                          /* of the depth: packed at a time */
     int64_t row_parts, rows_a_part, groups, group_columns; /* tasks: row_parts × groups */
 } pass;
 
-/* Columns of B, from `at` of the pass's depth on. */
-typedef struct group {
-    int64_t column, columns, at, depth;
-} group;
+/* Part of a task: some columns of B, some of the pass's depth from `at` on. */
+typedef struct stage {
+    int64_t task, column, columns, at, depth;
+    narrow_part b;
+} stage;
 
-static group group_of(const pass *p, int64_t number, int64_t at)
-{
-    const int64_t column = number * p->group_columns;
-    return (group){column, ml_min(p->group_columns, p->product->n - column), at,
-                   ml_min(p->part, p->depth - at)};
-}
-
-static narrow_part part_of(const pass *p, group g)
+static stage stage_of(const pass *p, int64_t task, int64_t at)
 {
     const ml_narrow_product *x = p->product;
-    const int64_t bytes = ml_dtype_bytes(x->b_dtype, x->ldb), deep = p->at + g.at;
-    return (narrow_part){.rows = (const uint8_t *)x->b + (x->b_turned ? g.column : deep) * bytes,
-                         .dtype = x->b_dtype,
-                         .row_bytes = bytes,
-                         .first = x->b_turned ? deep : g.column,
-                         .columns = g.columns,
-                         .depth = g.depth,
-                         .decode = x->decode};
+    const int64_t column = task / p->row_parts * p->group_columns, deep = p->at + at,
+                  bytes = ml_dtype_bytes(x->b_dtype, x->ldb);
+    stage s = {.task = task,
+               .column = column,
+               .columns = ml_min(p->group_columns, x->n - column),
+               .at = at,
+               .depth = ml_min(p->part, p->depth - at)};
+    s.b = (narrow_part){.turned = x->b_turned,
+                        .rows = (const uint8_t *)x->b + (x->b_turned ? column : deep) * bytes,
+                        .dtype = x->b_dtype,
+                        .row_bytes = bytes,
+                        .first = x->b_turned ? deep : column,
+                        .columns = s.columns,
+                        .depth = s.depth,
+                        .decode = x->decode};
+    return s;
 }
 
-static void pack_group(const pass *p, group g, uint32_t *to)
+static int64_t take_task(const pass *p)
 {
-    const narrow_part part = part_of(p, g);
-    if (p->product->b_turned)
-        pack_turned(&part, to);
-    else
-        pack_straight(&part, to);
+    int64_t task;
+#pragma omp atomic capture
+    task = (*p->taken)++;
+    return task;
 }
 
-/* One of `shares` equal shares of a group, into the L2 cache. */
-static void ask_for(const pass *p, group g, int64_t share, int64_t shares)
+/* What follows a stage: the next part of its task, or the first one of the thread's next task;
+ * false behind the last. */
+static bool next_stage(const pass *p, stage *s)
 {
-    const bool turned = p->product->b_turned;
-    const narrow_part b = part_of(p, g);
-    const int64_t rows = turned ? b.columns : b.depth,
-                  wide = ml_dtype_bytes(b.dtype, turned ? b.depth : b.columns),
-                  first = ml_dtype_bytes(b.dtype, b.first);
-    for (int64_t i = rows * share / shares; i < rows * (share + 1) / shares; i++)
-        for (int64_t at = 0; at < wide; at += 2 * LINE)
-            __builtin_prefetch(b.rows + i * b.row_bytes + first + at, 0, 2);
+    if (s->at + p->part < p->depth) {
+        *s = stage_of(p, s->task, s->at + p->part);
+        return true;
+    }
+    const int64_t task = take_task(p);
+    if (task >= p->row_parts * p->groups) return false;
+    *s = stage_of(p, task, 0);
+    return true;
 }
 
-/* Rows [first, end) of those that are narrowed by a packed group; meanwhile the next one is asked
- * for, unless it has no columns. */
-static void multiply_group(const pass *p, group g, const uint32_t *b, int64_t first, int64_t end,
-                           group next)
+static sums sums_of_tile(float *own, int64_t number)
+{
+    enum { NUMBERS = TILE_ROWS * TILE_COLUMNS };
+    return (sums){own + number * NUMBERS, TILE_COLUMNS, NUMBERS};
+}
+
+/* A stage's products with its rows of A; meanwhile the next stage's part of B is asked for. Between
+ * parts the sums wait in the thread's own memory, tile by tile: C's rows lie far apart, often by a
+ * power of two, and then the second cache has place for few of them. */
+ML_INLINE void multiply_stage(const pass *p, const stage *s, const uint32_t *b, float *own,
+                              requests *next)
 {
     const ml_narrow_product *x = p->product;
-    const float beta = p->at + g.at == 0 ? x->beta : 1;
-    int64_t tiles = (end - first + TILE_ROWS - 1) / TILE_ROWS, pairs = (g.depth + 1) / 2;
+    const int64_t first = s->task % p->row_parts * p->rows_a_part,
+                  end = ml_min(p->rows, first + p->rows_a_part),
+                  tiles = (end - first + TILE_ROWS - 1) / TILE_ROWS,
+                  panels = (s->columns + TILE_COLUMNS - 1) / TILE_COLUMNS,
+                  pairs = (s->depth + 1) / 2;
+    const bool begins = s->at == 0, ends = s->at + s->depth == p->depth;
+    const float beta = p->at + s->at == 0 ? x->beta : 1;
+    const int64_t lines = tiles * panels * ml_max(1, (s->depth + LINE - 1) / LINE);
+    next->a_line = (requests_left(next) + lines - 1) / lines;
     for (int64_t t = 0, row = first, rows; t < tiles; t++, row += rows) {
         rows = rows_of_tile(end - row, tiles - t);
-        const uint16_t *a = p->scratch->packed_a + place_of_row(row) + g.at / LINE * A_LINE;
-        float *c = x->c + (p->row + row) * x->ldc + g.column;
-        if (next.columns > 0) ask_for(p, next, t, tiles);
-        for (int64_t j = 0; j < g.columns; j += TILE_COLUMNS) {
-            const uint32_t *panel = b + j * panel_pairs(g.depth);
-            if (g.columns - j >= TILE_COLUMNS)
-                multiply_tile(rows, pairs, a, panel, c + j, x->ldc, beta);
+        const uint16_t *a = p->scratch->packed_a + place_of_row(row) + s->at / LINE * A_LINE;
+        for (int64_t j = 0; j < panels; j++) {
+            const int64_t columns = ml_min(TILE_COLUMNS, s->columns - j * TILE_COLUMNS);
+            const uint32_t *panel = b + j * TILE_COLUMNS * panel_pairs(s->depth);
+            const sums in_c = {x->c + (p->row + row) * x->ldc + s->column + j * TILE_COLUMNS,
+                               x->ldc, TILE_COLUMNS},
+                       waiting = begins && ends ? in_c : sums_of_tile(own, t * panels + j),
+                       from = begins ? in_c : waiting, to = ends ? in_c : waiting;
+            if (columns == TILE_COLUMNS)
+                multiply_tile(rows, pairs, a, panel, beta, from, to, next);
             else
-                edge_tile(rows, g.columns - j, pairs, a, panel, c + j, x->ldc, beta);
+                edge_tile(rows, columns, pairs, a, panel, beta, from, to, next);
         }
     }
 }
 
-static void run_task(const pass *p, int64_t task, uint32_t *packed_b)
+/* A thread's tasks, stage by stage. */
+static void run_tasks(const pass *p, uint32_t *packed_b, float *own)
 {
-    const int64_t number = task / p->row_parts, first = task % p->row_parts * p->rows_a_part,
-                  end = ml_min(p->rows, first + p->rows_a_part);
-    const group likely = group_of(p, (task + omp_get_num_threads()) / p->row_parts, 0);
-    int64_t at = 0;
-    do {
-        const group g = group_of(p, number, at);
-        at += p->part;
-        pack_group(p, g, packed_b);
-        multiply_group(p, g, packed_b, first, end,
-                       at < p->depth ? group_of(p, number, at) : likely);
-    } while (at < p->depth);
+    const int64_t task = take_task(p);
+    if (task >= p->row_parts * p->groups) return;
+    stage now = stage_of(p, task, 0);
+    for (bool more = true; more;) {
+        stage next = now;
+        requests ahead = {0};
+        pack_part(now.b, packed_b);
+        more = next_stage(p, &next);
+        if (more) ahead = requests_for(&next.b);
+        multiply_stage(p, &now, packed_b, own, &ahead);
+        now = next;
+    }
 }
 
 /* Rows are cut where there are too few groups of columns to keep all threads busy to the end, and
@@ -129,14 +151,17 @@ static int64_t equal_parts(int64_t depth, int64_t most)
 static void run_pass(const pass *p)
 {
     const ml_narrow_product *x = p->product;
-    uint32_t *packed_b =
-        p->scratch->packed_b + (int64_t)omp_get_thread_num() * (PART / 2) * GROUP_COLUMNS;
+    const ml_narrow_scratch *own = p->scratch;
+    const int64_t thread = omp_get_thread_num(), part = thread * (PART / 2) * GROUP_COLUMNS;
+#pragma omp single nowait
+    *p->taken = 0;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < p->rows; i++)
-        narrow_row(p->depth, x->a + (p->row + i) * x->lda + p->at,
-                   p->scratch->packed_a + place_of_row(i), A_LINE);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < p->row_parts * p->groups; task++) run_task(p, task, packed_b);
+        narrow_row(p->depth, x->a + (p->row + i) * x->lda + p->at, own->packed_a + place_of_row(i),
+                   A_LINE);
+    run_tasks(p, own->packed_b + part,
+              DEPTH > PART ? own->sums + thread * own->rows * GROUP_COLUMNS : NULL);
+#pragma omp barrier
 }
 
 static void multiply(const ml_narrow_product *x, const ml_narrow_scratch *scratch)
@@ -146,6 +171,7 @@ static void multiply(const ml_narrow_product *x, const ml_narrow_scratch *scratc
             depth = equal_parts(x->k, DEPTH);
     bool small = (double)x->m * (double)x->n * (double)x->k < 64.0 * ML_PARALLEL_FROM;
     int threads = small ? 1 : scratch->threads;
+    int64_t taken = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         begin_tiles();
@@ -153,6 +179,7 @@ static void multiply(const ml_narrow_product *x, const ml_narrow_scratch *scratc
             for (int64_t at = 0; at < ml_max(1, x->k); at += depth) {
                 pass p = {.product = x,
                           .scratch = scratch,
+                          .taken = &taken,
                           .row = row,
                           .rows = ml_min(rows, x->m - row),
                           .at = at};

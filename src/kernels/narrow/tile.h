@@ -6,6 +6,12 @@
 
 #include "kernels/narrow/pack.h"
 
+/* Where the sums of a tile come from or go to: rows of TILE_COLUMNS numbers, ld apart. */
+typedef struct sums {
+    float *at;
+    int64_t ld, next; /* to the tile whose sums are wanted next */
+} sums;
+
 #if defined(__AMX_BF16__)
 enum {
     ROWS = ML_NARROW_TILE_ROWS,
@@ -22,7 +28,7 @@ enum {
 /* The rows of a tile, one part deep, fit into the first cache, where they stay while the panels of
  * a group pass by from the second; those are read with the hint that they are not used again soon,
  * or they would drive the rows out (a third of the speed). Where there are several parts, shallower
- * ones leave room for C. */
+ * ones leave room for sums. */
 ML_INLINE int64_t most_of_part(int64_t depth)
 {
     enum { OF_MANY = 512 };
@@ -60,23 +66,40 @@ ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles)
     return ml_min(left, TILE_ROWS);
 }
 
-/* SIDE rows, or two times as many, all of which C has; rows of A lie lda apart, their lines
- * a_line. GCC does not see that loading a tile reads memory: what is stored before has to be told
- * to stay before. */
+enum { ROWS_A_LINE = TILE_ROWS / SIDE };
+
+/* Into the second cache, between the products of a line of the depth: some rows of the sums of the
+ * next tile, which are no place that the processor would guess. */
+ML_INLINE void ask_for_sums(const float *row, int64_t ld)
+{
+    for (int i = 0; i < ROWS_A_LINE; i++, row += ld) {
+        __builtin_prefetch(row, 0, 2);
+        __builtin_prefetch(row + SIDE, 0, 2);
+    }
+}
+
+/* SIDE rows, or two times as many, all of which are there; rows of A lie lda apart, their lines
+ * a_line; r may be NULL. GCC does not see that loading a tile reads memory: what is stored before
+ * has to be told to stay before. */
 ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, int64_t lda,
-                              const int64_t a_line, const uint32_t *b, float *c, int64_t ldc,
-                              bool add)
+                              const int64_t a_line, const uint32_t *b, bool add, sums from, sums to,
+                              requests *r)
 {
     enum { B_STRIDE = 4 * TILE_COLUMNS };
-    const size_t stride = (size_t)ldc * sizeof *c, a_stride = (size_t)lda * sizeof *a;
-    float *below = c + SIDE * ldc;
+    const size_t stride = (size_t)to.ld * sizeof *to.at, a_stride = (size_t)lda * sizeof *a;
+    float *c = to.at, *below = c + SIDE * to.ld;
+    const int64_t asked = r && add ? SIDE * SIDE : 0;
+    const float *next = from.at + from.next;
+    requests ahead = r ? *r : (requests){0}; /* in registers: a tile is loaded after all stores */
     __asm__ volatile("" ::: "memory");
     if (add) {
-        _tile_loadd(0, c, stride);
-        _tile_loadd(1, c + SIDE, stride);
+        const size_t from_stride = (size_t)from.ld * sizeof *from.at;
+        const float *from_below = from.at + SIDE * from.ld;
+        _tile_loadd(0, from.at, from_stride);
+        _tile_loadd(1, from.at + SIDE, from_stride);
         if (two) {
-            _tile_loadd(2, below, stride);
-            _tile_loadd(3, below + SIDE, stride);
+            _tile_loadd(2, from_below, from_stride);
+            _tile_loadd(3, from_below + SIDE, from_stride);
         }
     } else {
         _tile_zero(0);
@@ -97,7 +120,13 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
+        if (l < asked) {
+            ask_for_sums(next, from.ld);
+            next += ROWS_A_LINE * from.ld;
+        }
+        ask(&ahead);
     }
+    if (r) *r = ahead;
     _tile_stored(0, c, stride);
     _tile_stored(1, c + SIDE, stride);
     if (two) {
@@ -109,29 +138,30 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
 /* Of another number of rows, packed A has what stands behind them, and its sums are let fall. Such
  * rows are added to C where whole tiles add theirs, so that their bits are those that they would
  * have there. */
-static inline void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                                 float *c, int64_t ldc, float beta)
+ML_INLINE void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                             float beta, sums from, sums to, requests *r)
 {
     pairs = ml_round_up(pairs, SIDE);
     if (rows % SIDE == 0 && (beta == 0 || beta == 1)) {
         if (rows == SIDE)
-            multiply_whole(false, pairs, a, LINE, A_LINE, b, c, ldc, beta != 0);
+            multiply_whole(false, pairs, a, LINE, A_LINE, b, beta != 0, from, to, r);
         else
-            multiply_whole(true, pairs, a, LINE, A_LINE, b, c, ldc, beta != 0);
+            multiply_whole(true, pairs, a, LINE, A_LINE, b, beta != 0, from, to, r);
         return;
     }
     const bool add = beta == 1;
-    float sum[TILE_ROWS * TILE_COLUMNS] = {0};
+    float numbers[TILE_ROWS * TILE_COLUMNS] = {0};
+    const sums own = {numbers, TILE_COLUMNS, 0};
     for (int64_t i = 0; add && i < rows; i++)
-        memcpy(sum + i * TILE_COLUMNS, c + i * ldc, TILE_COLUMNS * sizeof *sum);
+        memcpy(numbers + i * TILE_COLUMNS, from.at + i * from.ld, TILE_COLUMNS * sizeof *numbers);
     if (rows <= SIDE)
-        multiply_whole(false, pairs, a, LINE, A_LINE, b, sum, TILE_COLUMNS, add);
+        multiply_whole(false, pairs, a, LINE, A_LINE, b, add, own, own, r);
     else
-        multiply_whole(true, pairs, a, LINE, A_LINE, b, sum, TILE_COLUMNS, add);
+        multiply_whole(true, pairs, a, LINE, A_LINE, b, add, own, own, r);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < TILE_COLUMNS; j++)
-            c[i * ldc + j] =
-                sum[i * TILE_COLUMNS + j] + (add || beta == 0 ? 0 : beta * c[i * ldc + j]);
+            to.at[i * to.ld + j] = numbers[i * TILE_COLUMNS + j] +
+                                   (add || beta == 0 ? 0 : beta * from.at[i * from.ld + j]);
 }
 
 #else
@@ -144,7 +174,8 @@ enum {
     LEAST_COLUMNS = ML_NARROW_COLUMNS,
     LEAST_ROWS = 98,
     TASKS_A_THREAD = 8,
-    TILE_ROWS = 14 /* × two vectors of sums, two of B and one of A: 31 of 32 registers */
+    SIDE = LINE / 2, /* pairs of a line */
+    TILE_ROWS = 14   /* × two vectors of sums, two of B and one of A: 31 of 32 registers */
 };
 
 ML_INLINE int64_t most_of_part(int64_t depth)
@@ -165,14 +196,14 @@ ML_INLINE int64_t rows_of_part(int64_t rows) { return rows; }
 ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles) { return left / tiles; }
 
 ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                             float *c, int64_t ldc, float beta)
+                             float beta, sums from, sums to)
 {
     __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++) {
         sum[i][0] = sum[i][1] = _mm512_setzero_ps();
-        __builtin_prefetch(c + i * ldc, 1);
-        __builtin_prefetch(c + i * ldc + TILE_COLUMNS - 1, 1);
+        __builtin_prefetch(to.at + i * to.ld, 1);
+        __builtin_prefetch(to.at + i * to.ld + TILE_COLUMNS - 1, 1);
     }
     for (int64_t l = 0; l < pairs; l++) {
         const __m512bh left = (__m512bh)_mm512_loadu_si512(b + l * TILE_COLUMNS),
@@ -189,19 +220,21 @@ ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, c
 #pragma GCC unroll 14
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < 2; j++) {
-            float *to = c + i * ldc + j * ML_LANES;
             if (beta != 0)
-                sum[i][j] = _mm512_fmadd_ps(_mm512_set1_ps(beta), _mm512_loadu_ps(to), sum[i][j]);
-            _mm512_storeu_ps(to, sum[i][j]);
+                sum[i][j] = _mm512_fmadd_ps(_mm512_set1_ps(beta),
+                                            _mm512_loadu_ps(from.at + i * from.ld + j * ML_LANES),
+                                            sum[i][j]);
+            _mm512_storeu_ps(to.at + i * to.ld + j * ML_LANES, sum[i][j]);
         }
 }
 
-static inline void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                                 float *c, int64_t ldc, float beta)
+ML_INLINE void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                             float beta, sums from, sums to, requests *r)
 {
-#define ROWS(n)                                      \
-    case n:                                          \
-        multiply_rows(n, pairs, a, b, c, ldc, beta); \
+    for (int64_t l = 0; l < pairs; l += SIDE) ask(r);
+#define ROWS(n)                                        \
+    case n:                                            \
+        multiply_rows(n, pairs, a, b, beta, from, to); \
         break;
     switch (rows) { /* each number of rows has its own unrolled code */
         ROWS(1)
@@ -228,15 +261,18 @@ static inline void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a,
 
 /* At the right edge of C: through a tile of memory. */
 static inline void edge_tile(int64_t rows, int64_t columns, int64_t pairs, const uint16_t *a,
-                             const uint32_t *b, float *c, int64_t ldc, float beta)
+                             const uint32_t *b, float beta, sums from, sums to, requests *r)
 {
-    float tile[TILE_ROWS * TILE_COLUMNS];
-    multiply_tile(rows, pairs, a, b, tile, TILE_COLUMNS, 0);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j++) {
-            float *to = c + i * ldc + j;
-            *to = tile[i * TILE_COLUMNS + j] + (beta == 0 ? 0 : beta * *to);
-        }
+    float numbers[TILE_ROWS * TILE_COLUMNS];
+    const sums own = {numbers, TILE_COLUMNS, 0};
+    const size_t bytes = (size_t)columns * sizeof *numbers;
+    if (beta != 0) {
+        memset(numbers, 0, sizeof numbers);
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(numbers + i * TILE_COLUMNS, from.at + i * from.ld, bytes);
+    }
+    multiply_tile(rows, pairs, a, b, beta, own, own, r);
+    for (int64_t i = 0; i < rows; i++) memcpy(to.at + i * to.ld, numbers + i * TILE_COLUMNS, bytes);
 }
 
 #endif
