@@ -68,13 +68,13 @@ ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles)
 
 enum { ROWS_A_LINE = TILE_ROWS / SIDE };
 
-/* Into the second cache, between the products of a line of the depth: some rows of the sums of the
+/* Into the first cache, between the products of a line of the depth: some rows of the sums of the
  * next tile, which are no place that the processor would guess. */
 ML_INLINE void ask_for_sums(const float *row, int64_t ld)
 {
     for (int i = 0; i < ROWS_A_LINE; i++, row += ld) {
-        __builtin_prefetch(row, 0, 2);
-        __builtin_prefetch(row + SIDE, 0, 2);
+        __builtin_prefetch(row, 0, 3);
+        __builtin_prefetch(row + SIDE, 0, 3);
     }
 }
 
