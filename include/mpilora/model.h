@@ -433,14 +433,14 @@ typedef struct ml_scored_part {
 void ml_model_score_parts(ml_model *model, const ml_batch *batch, bool backward, int64_t count,
                           const ml_scored_part *parts);
 
-/* Vectors of texts: of each the mean of the last hidden states, the norm behind the last layer
- * included, of those of the batch's rows that belong to it. A row has a target for each text that
- * it belongs to; their tokens are not looked at. */
+/* Vectors of texts: of each the mean of the last hidden states, what a head starts from, of those
+ * of the batch's rows that belong to it. A row has a target for each text that it belongs to; their
+ * tokens are not looked at. */
 typedef struct ml_text_vectors {
     int64_t texts;
     const int32_t *text;   /* [targets] */
     const float *share;    /* [texts] 1 / rows of the text */
-    float *vector, *slope; /* [texts, d] */
+    float *vector, *slope; /* [texts, h], h as ml_model_hidden_width */
 } ml_text_vectors;
 
 /* Finds the vectors, the same on every rank of a tp group; then judge is called with them, sets
@@ -453,9 +453,9 @@ typedef struct ml_text_vectors {
 void ml_model_vectors(ml_model *model, const ml_batch *batch, bool backward,
                       const ml_text_vectors *vectors, const ml_judging *judging);
 
-/* The last hidden states of batch->row, the norm behind the last layer included: what a head starts
- * from. Forward only; the batch's targets are not looked at.
- * Shapes: out[R, d].
+/* The last hidden states of batch->row, the norm and the projection behind the last layer included:
+ * what a head starts from. Forward only; the batch's targets are not looked at.
+ * Shapes: out[R, h], h as ml_model_hidden_width.
  * Ownership: all borrowed; `out` is the caller's.
  * Collective over tp: every rank gets all of it.
  * Errors: none. */

@@ -208,6 +208,14 @@ bool ml_model_predicts_masked(const ml_model_spec *spec);
  * Errors: none. */
 int64_t ml_model_embed_width(const ml_model_spec *spec);
 
+/* Columns of the last hidden states, from which a head starts: the model's width, or that of the
+ * embedding where the last layer's output is projected to it (OPT-350m).
+ * Shapes: elements.
+ * Ownership: borrows `spec`.
+ * Local.
+ * Errors: none. */
+int64_t ml_model_hidden_width(const ml_model_spec *spec);
+
 /* Whether scores have relative terms; the rows of relative.weight, and the one of a distance, that
  * of the query less that of the key.
  * Shapes: rows.

@@ -43,12 +43,11 @@ void head_multiply(const ml_model *m, int64_t C)
 void head_states(const ml_model *m, int64_t rows, const float *x, float *out)
 {
     const activations *a = &m->act;
-    int64_t d = m->spec.width;
+    int64_t wide = ml_model_hidden_width(&m->spec);
     for (int64_t first = 0; first < rows; first += a->head_chunk) {
         int64_t C = ml_min(a->head_chunk, rows - first);
-        const float *from = x + first * d, *n = norm_forward(m, &m->final_norm, C, from,
-                                                             out + first * d, a->mean, a->rstd);
-        if (n == from) memcpy(out + first * d, from, (size_t)(C * d) * sizeof *out);
+        head_input(m, C, x + first * m->spec.width);
+        memcpy(out + first * wide, a->n, (size_t)(C * wide) * sizeof *out);
     }
 }
 
@@ -108,6 +107,16 @@ static double chunk_loss(const ml_model *m, const ml_batch *batch, int64_t first
     return loss;
 }
 
+/* The part of it that is the norm: from the gradient of the normed states. */
+static void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x)
+{
+    const activations *a = &m->act;
+    int64_t d = m->spec.width;
+    if (m->final_norm.weight)
+        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
+    memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
+}
+
 /* The gradient of the head's input (a->y) → of what was projected to it: a->y itself where nothing
  * was. */
 static const float *project_backward(const ml_model *m, const ml_pass *pass, const float *x)
@@ -118,15 +127,6 @@ static const float *project_backward(const ml_model *m, const ml_pass *pass, con
     const float *n = norm_forward(m, &m->final_norm, pass->tokens, x, a->n, a->mean, a->rstd);
     ml_linear_backward(&m->project_out, &whole, n, a->y, a->projected);
     return a->projected;
-}
-
-void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x)
-{
-    const activations *a = &m->act;
-    int64_t d = m->spec.width;
-    if (m->final_norm.weight)
-        norm_backward(m, &m->final_norm, C, x, a->mean, a->rstd, dn, a->n, false);
-    memcpy(x, m->final_norm.weight ? a->n : dn, (size_t)(C * d) * sizeof *x);
 }
 
 void head_input_backward(const ml_model *m, const ml_pass *pass, float *x)

@@ -397,15 +397,13 @@ static inline float *cache_row(const ml_cache *c, int64_t layer, int64_t row)
     return c->data + ((layer - c->first_layer) * c->rows + row) * c->width;
 }
 
-/* loss.c: the norm behind the last layer of so many rows, for any number of them. */
+/* loss.c: what a head would start from, of any number of rows. */
 void head_states(const ml_model *m, int64_t rows, const float *x, float *out);
 
 /* loss.c: the norm of these rows, projected, in a->n: what a head starts from; and back, from its
  * gradient in a->y to that of x, in place. */
 void head_input(const ml_model *m, int64_t C, const float *x);
 void head_input_backward(const ml_model *m, const ml_pass *pass, float *x);
-/* The part of it that is the norm: from the gradient of the normed states. */
-void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x);
 /* Multiplied as logits are, in a->n. */
 void head_multiply(const ml_model *m, int64_t C);
 double head_loss(ml_model *m, const ml_batch *batch, bool backward, double scale, double smoothing);

@@ -4,12 +4,6 @@
  * a norm (transform.c). What the scores are worth is the caller's. */
 #include "model/model_private.h"
 
-/* Columns of the score. */
-static int64_t score_width(const ml_model *m)
-{
-    return m->has_project_out ? ml_model_embed_width(&m->spec) : m->spec.width;
-}
-
 /* What the scores start from, of C rows in a->n; a->unpooled ← what the layer's function took. */
 static const float *score_input(const ml_model *m, int64_t C)
 {
@@ -34,14 +28,15 @@ static void pool_backward(const ml_model *m, int64_t C)
 
 static void scores_of(const ml_model *m, int64_t C, float *score)
 {
-    whole_forward(m, &m->score, C, score_width(m), m->spec.labels, score_input(m, C), score);
+    whole_forward(m, &m->score, C, ml_model_hidden_width(&m->spec), m->spec.labels,
+                  score_input(m, C), score);
 }
 
 /* Adds to the gradients of the head where these train; a->y ← the gradient of a->n. */
 static void scores_backward(const ml_model *m, int64_t C, const float *slope)
 {
-    whole_backward(m, &m->score, C, score_width(m), m->spec.labels, score_input(m, C), slope,
-                   m->act.y);
+    whole_backward(m, &m->score, C, ml_model_hidden_width(&m->spec), m->spec.labels,
+                   score_input(m, C), slope, m->act.y);
     if (m->act.pooled)
         pool_backward(m, C);
     else

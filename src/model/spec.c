@@ -298,6 +298,11 @@ int64_t ml_model_embed_width(const ml_model_spec *s)
     return s->embed_width > 0 ? s->embed_width : s->width;
 }
 
+int64_t ml_model_hidden_width(const ml_model_spec *s)
+{
+    return has_role(s->family, ML_ROLE_PROJECT_OUT) ? ml_model_embed_width(s) : s->width;
+}
+
 int64_t ml_model_rope_width(const ml_model_spec *s)
 {
     return s->rope_width > 0 ? s->rope_width : s->head_dim;

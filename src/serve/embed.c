@@ -148,7 +148,7 @@ static ml_status allocate(job *j)
 {
     ml_status st = ML_OK;
     const session *s = &j->session;
-    int64_t d = s->spec->width, dp = ml_grid_dp(s->grid);
+    int64_t d = ml_model_hidden_width(s->spec), dp = ml_grid_dp(s->grid);
     ML_NEW(j->row, s->tokens, ML_MEM_OTHER, "rows of a pass");
     ML_NEW(j->sequence, j->page + 1, ML_MEM_OTHER, "texts of a pass");
     if (has_types(j)) ML_NEW(j->type, s->tokens, ML_MEM_OTHER, "token types");
@@ -192,7 +192,7 @@ static int64_t pack(job *j, int64_t text, int64_t end)
 
 static void pool(const job *j, int64_t rows, const float *hidden, float *out)
 {
-    int64_t d = j->session.spec->width;
+    int64_t d = ml_model_hidden_width(j->session.spec);
     double square = 0.0;
     for (int64_t c = 0; c < d; c++) {
         double sum = 0.0;
@@ -209,7 +209,7 @@ static void pool(const job *j, int64_t rows, const float *hidden, float *out)
 /* The vectors of this replica's texts [from, end) into its part of the page. */
 static void encode_page(job *j, int64_t from, int64_t end)
 {
-    int64_t d = j->session.spec->width, dp = ml_grid_dp(j->session.grid);
+    int64_t d = ml_model_hidden_width(j->session.spec), dp = ml_grid_dp(j->session.grid);
     float *out = j->vectors + ml_grid_dp_rank(j->session.grid) * j->page * d;
     memset(j->vectors, 0, (size_t)(dp * j->page * d) * sizeof *out);
     while (from < end) {
@@ -226,7 +226,7 @@ static void encode_page(job *j, int64_t from, int64_t end)
 
 static ml_status check_finite(const job *j, int64_t first, int64_t count, const float *vectors)
 {
-    int64_t d = j->session.spec->width;
+    int64_t d = ml_model_hidden_width(j->session.spec);
     for (int64_t i = 0; i < count * d; i++)
         if (!isfinite(vectors[i]))
             return ml_fail(ML_NUMERIC,
@@ -239,7 +239,7 @@ static ml_status check_finite(const job *j, int64_t first, int64_t count, const 
 /* Of rank 0: the page that every replica has made, to its places. */
 static ml_status write_page(const job *j, int64_t page)
 {
-    int64_t d = j->session.spec->width, dp = ml_grid_dp(j->session.grid);
+    int64_t d = ml_model_hidden_width(j->session.spec), dp = ml_grid_dp(j->session.grid);
     for (int64_t r = 0; r < dp; r++) {
         int64_t start = ml_part_start(j->options->count, dp, r),
                 count = ml_part_count(j->options->count, dp, r),
@@ -256,7 +256,7 @@ static ml_status write_page(const job *j, int64_t page)
 static ml_status embed(job *j)
 {
     const ml_grid *grid = j->session.grid;
-    int64_t d = j->session.spec->width, dp = ml_grid_dp(grid);
+    int64_t d = ml_model_hidden_width(j->session.spec), dp = ml_grid_dp(grid);
     int64_t most = ml_part_count(j->options->count, dp, 0);
     for (int64_t page = 0; page * j->page < most; page++) {
         int64_t from = ml_min(page * j->page, j->count);
@@ -325,7 +325,7 @@ static void agree_on_sizes(job *j)
     ml_grid_sum_double(grid, ML_GROUP_DP, sums, 2);
     j->report->tokens = (int64_t)sums[0];
     j->report->cut = (int64_t)sums[1];
-    j->report->width = j->session.spec->width;
+    j->report->width = ml_model_hidden_width(j->session.spec);
 }
 
 static ml_status open_file(job *j)

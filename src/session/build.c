@@ -80,7 +80,7 @@ static ml_status create_packer(session *s)
     ml_status st = ml_packer_create(&s->packer, s->tokens, sequences,
                                     s->max_len + s->prefix + s->infix, ml_model_get_spec(s->model));
     if (st == ML_OK && ml_run_config_contrasts(s->config))
-        st = ml_packer_add_vectors(&s->packer, sequences, s->spec->width);
+        st = ml_packer_add_vectors(&s->packer, sequences, ml_model_hidden_width(s->spec));
     if (st == ML_OK) st = ml_shares_create(&s->packer.shares, ml_grid_cp(s->grid), sequences);
     return st;
 }

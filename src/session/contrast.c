@@ -81,7 +81,7 @@ done:
 ml_status ml_contrast_begin(session *s, int64_t first, int64_t count)
 {
     contrast *c = &s->contrast;
-    int64_t unit = ml_session_unit(s), width = s->spec->width;
+    int64_t unit = ml_session_unit(s), width = ml_model_hidden_width(s->spec);
     ml_status st = count > c->room ? make_room(c, count, unit, width) : ML_OK;
     if (st != ML_OK) return st;
     c->first = first;

@@ -65,9 +65,10 @@ void ml_session_bytes(const ml_model *model, const ml_peft *peft, const ml_param
         ml_shares_bytes(shape->cp, shape->sequences) + ml_base_map_bytes(ml_model_slots(model)) +
         transient_bytes(model, peft, parameters, shape, true);
     if (shape->contrasted == 0) return;
-    bytes[ML_MEM_OTHER] += ml_packer_vector_bytes(shape->sequences, shape->spec->width);
+    bytes[ML_MEM_OTHER] +=
+        ml_packer_vector_bytes(shape->sequences, ml_model_hidden_width(shape->spec));
     bytes[ML_MEM_COMMUNICATION] +=
-        ml_contrast_bytes(shape->contrasted, shape->unit, shape->spec->width);
+        ml_contrast_bytes(shape->contrasted, shape->unit, ml_model_hidden_width(shape->spec));
 }
 
 ml_session_shape ml_session_shape_of(const session *s)

@@ -15,6 +15,7 @@ import harness
 
 ENCODER = "family: bert\nlayers: 2\nwidth: 32\nheads: 4\nmlp_width: 64\nvocab: 300\ncontext: 48\n"
 DECODER = "family: llama\nlayers: 2\nwidth: 32\nheads: 4\nmlp_width: 64\nvocab: 300\ncontext: 48\nrope_theta: 10000.0\n"
+PROJECTED = "family: opt\nlayers: 2\nwidth: 32\nheads: 4\nmlp_width: 64\nvocab: 300\ncontext: 48\nembed_width: 16\n"  # what a head starts from is as wide
 TEXTS = ["A red door.", "b", "grüße, 北京", "one line that is longer than the forty-eight tokens of the context, byte by byte", "seven"]
 MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
 
@@ -108,10 +109,10 @@ def check_prompt(checks, folder, texts):
 
 
 def check_grids(checks, folder, texts):
-    for name in ("encoder", "decoder"):
+    for name, width in (("encoder", 32), ("decoder", 32), ("projected", 16)):
         base = f"{folder}/{name}.h5"
         alone, said = embed(base, texts)
-        checks.that(said == {"texts": 5, "width": 32, "tokens": said["tokens"], "cut": 1, "max_len": 48, "pooling": "mean", "normalised": False}, f"{name}: {said}")
+        checks.that(said == {"texts": 5, "width": width, "tokens": said["tokens"], "cut": 1, "max_len": 48, "pooling": "mean", "normalised": False}, f"{name}: {said}")
         for ranks, tp in ((2, 2), (4, 1)):
             found, again = embed(base, texts, "--tp", tp, ranks=ranks)
             checks.that(distance(alone, found) < 1e-5 and again == said, f"{name}, {ranks} ranks, tp {tp}: {distance(alone, found)}, {again}")
@@ -174,6 +175,7 @@ def main():
         subprocess.run([sys.executable, f"{harness.SOURCE}/jobs/make_byte_tokenizer.py", f"{folder}/tokenizer"], check=True)
         make(folder, "encoder", ENCODER)
         make(folder, "decoder", DECODER)
+        make(folder, "projected", PROJECTED)
         texts = f"{folder}/texts.txt"
         write(texts, "\n".join(TEXTS) + "\n")
         write(f"{folder}/texts.jsonl", "\n".join(json.dumps({"text": text, "id": i}) for i, text in enumerate(TEXTS)) + "\n\n")

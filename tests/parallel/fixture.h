@@ -286,7 +286,8 @@ static inline double fixture_vector_loss(fixture *f, ml_batch *batch, bool backw
 {
     enum { MOST_WIDTH = 64 };
     int32_t text[2 * FIXTURE_TOKENS];
-    int64_t start[FIXTURE_TOKENS + 1], hits = 0, width = ml_model_get_spec(f->model)->width;
+    int64_t start[FIXTURE_TOKENS + 1], hits = 0,
+                                       width = ml_model_hidden_width(ml_model_get_spec(f->model));
     float share[FIXTURE_TEXTS] = {0.0F}, vector[FIXTURE_TEXTS * MOST_WIDTH],
           slope[FIXTURE_TEXTS * MOST_WIDTH];
     fixture_judge judge = {.rows = width};

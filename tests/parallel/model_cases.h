@@ -11,7 +11,7 @@ static const unsigned phi3_all = ML_TARGET_QKV | ML_TARGET_O | ML_TARGET_GATE_UP
 static const unsigned llama_all = ML_TARGET_Q | ML_TARGET_K | ML_TARGET_V | ML_TARGET_O |
                                   ML_TARGET_GATE | ML_TARGET_UP | ML_TARGET_DOWN;
 
-enum { CASES = 86 };
+enum { CASES = 87 };
 
 static inline fixture_options case_number(int c)
 {
@@ -106,6 +106,7 @@ static inline fixture_options case_number(int c)
         {.family = &ml_family_modernbert, .vectors = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_llama, .vectors = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_gpt2, .vectors = true, .method = ML_METHOD_BITFIT},
+        {.family = &ml_family_opt, .embed_width = 10, .vectors = true, .method = ML_METHOD_FULL},
         {.family = &ml_family_modernbert, .head = ML_HEAD_SEQUENCE, .method = ML_METHOD_FULL},
         {.family = &ml_family_modernbert,
          .head = ML_HEAD_SEQUENCE,
