@@ -14,6 +14,7 @@ import tempfile
 MPILORA = os.environ["MPILORA"]
 SHARED = pathlib.Path(os.environ.get("MPILORA_SHARED_DATA", pathlib.Path(os.environ.get("MPILORA_SOURCE_DIR", ".")) / "../shared/data"))
 GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 11, "n_positions": 6, "n_inner": None}
+NEOX = {"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 11, "max_position_embeddings": 16, "hidden_act": "gelu"}
 LLAMA = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 4, "num_key_value_heads": 2,
     "head_dim": 4, "vocab_size": 11, "max_position_embeddings": 16, "attention_bias": True, "tie_word_embeddings": False, "hidden_act": "silu",
@@ -259,6 +260,9 @@ def check_configs(folder):
         (GPT2 | {"add_cross_attention": True}, "add_cross_attention"), (GPT2 | {"is_causal": False}, "is_causal"), (LLAMA | {"is_causal": 0}, "is_causal"), (GPT2 | {"quantization_config": {}}, "quantization_config"),
         (LLAMA | {"sliding_window": 4}, "sliding_window"), (LLAMA | {"rope_parameters": {"rope_type": "proportional"}}, "known are default, linear"),
         (LLAMA | {"num_key_value_heads": 3}, "key/value"), (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        (NEOX | {"rope_theta": 500.0}, ("rope_theta: 500", "rotary_emb_base", "10000")), (NEOX | {"rope_theta": 500.0, "rotary_emb_base": 700}, ("rope_theta: 500", "rotary_emb_base", "700")),
+        (NEOX | {"partial_rotary_factor": 0.5}, ("partial_rotary_factor: 0.5", "rotary_pct", "0.25")),
+        (NEOX | {"rope_theta": 10000.0, "partial_rotary_factor": 0.25}, ".weight is missing"), (NEOX | {"rope_theta": 500.0, "rope_parameters": {"rope_type": "default", "rope_theta": 3.0, "partial_rotary_factor": 0.5}}, ".weight is missing"),
         (GPT2 | {"n_layer": 3}, "h.2.ln_1.weight is missing"), 
         (GPT2 | {"vocab_size": 12}, ("wte.weight", "[11, 8]", "[12, 8]")), (GPT2 | {"tie_word_embeddings": False}, "lm_head.weight is missing"),
     ]

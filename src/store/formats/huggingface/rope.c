@@ -190,9 +190,26 @@ static ml_status read_local(const rope_source *from, const json_t *parameters, m
     return st;
 }
 
+/* What one set of parameters may say, else the top, where a family's own word counts: transformers
+ * passes over the usual one there. Two that disagree are refused, so that none is. */
+static ml_status read_top(const rope_source *from, const json_t *rope, const char *usual,
+                          const char *own, double otherwise, double *out)
+{
+    double top = real_or(from->root, own ? own : usual, otherwise);
+    *out = real_or(rope, usual, top);
+    if (*out != real_or(from->root, usual, *out) && own && !is_there(json_object_get(rope, usual)))
+        return ml_fail(ML_INPUT,
+                       "%s: %g, but %s reads %s, which is %g here; expected one value: remove %s "
+                       "or make them equal",
+                       usual, real_or(from->root, usual, *out), from->family->title, own, *out,
+                       usual);
+    return ML_OK;
+}
+
 ml_status hf_rope_read(const json_t *root, ml_model_spec *s)
 {
     ml_status st = ML_OK;
+    double part;
     const rope_source from = {root, s->family, &s->family->hf.rope};
     const json_t *scaling = json_object_get(root, "rope_scaling"),
                  *parameters = json_object_get(root, "rope_parameters"), *rope;
@@ -203,19 +220,16 @@ ml_status hf_rope_read(const json_t *root, ml_model_spec *s)
                                 : "one for each type of layers: full_attention, sliding_attention");
     if (by_layer) parameters = json_object_get(parameters, "full_attention");
     rope = json_object_size(scaling) > 0 ? scaling : parameters;
-    double part = real_or(root, "partial_rotary_factor",
-                          real_or(root, from.keys->part,
-                                  from.keys->default_part > 0.0 ? from.keys->default_part : 1.0));
-    ML_TRY(read_width(&from, real_or(rope, "partial_rotary_factor", part), s));
+    ML_TRY(read_top(&from, rope, "partial_rotary_factor", from.keys->part,
+                    from.keys->default_part > 0.0 ? from.keys->default_part : 1.0, &part));
+    ML_TRY(read_width(&from, part, s));
     if (from.keys->theta_required && !is_there(json_object_get(root, "rope_theta")) &&
         !is_there(json_object_get(rope, "rope_theta")))
         return ml_fail(ML_INPUT,
                        "rope_theta: missing; what %s assumes without it differs between "
                        "versions of transformers",
                        s->family->title);
-    s->rope_theta =
-        real_or(rope, "rope_theta",
-                real_or(root, "rope_theta", real_or(root, from.keys->theta, s->rope_theta)));
+    ML_TRY(read_top(&from, rope, "rope_theta", from.keys->theta, s->rope_theta, &s->rope_theta));
     ML_TRY(read_scaling(&from, rope, s, &s->rope_scaling));
     if (from.keys->local_theta)
         ML_TRY(read_local(&from, json_object_get(root, "rope_parameters"), s));
