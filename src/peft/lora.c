@@ -217,6 +217,21 @@ static void describe_configured(const ml_lora_options *o, lora_group *group, con
     describe_pair(group, module, part, rank, alpha, scale_of(alpha, rank, o->scaling));
 }
 
+/* A decomposition gives no more factors than the smaller side of its matrix. */
+static ml_status check_ranks(const ml_lora_options *o, const lora_group *group)
+{
+    for (int i = 0; i < group->npairs && (o->pissa || o->loftq); i++) {
+        const lora_pair *p = &group->pair[i];
+        if (p->rank > ml_min(p->global_out, group->layer->global_in))
+            return ml_fail(ML_USAGE,
+                           "method.init: %s: rank %" PRId64 " of %s is more than its matrix of "
+                           "%" PRId64 " × %" PRId64 " has",
+                           o->loftq ? "loftq" : "pissa", p->rank, p->module, p->global_out,
+                           group->layer->global_in);
+    }
+    return ML_OK;
+}
+
 static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
 {
     const ml_lora_options *o = &peft->options;
@@ -232,7 +247,8 @@ static ml_status attach_to_linear(ml_peft *peft, ml_linear *layer)
     for (int i = 0; i < layer->nparts; i++)
         if (o->targets & target_of(layer->part[i].module))
             describe_configured(o, group, layer->part[i].module, i, parts);
-    return finish_group(peft, group, parts);
+    ml_status st = check_ranks(o, group);
+    return st == ML_OK ? finish_group(peft, group, parts) : st;
 }
 
 /* What cannot be said of the embedding, or of a head whose weight may be the embedding's. */
@@ -397,5 +413,6 @@ const peft_operations lora_operations = {.destroy = destroy,
                                          .initialise = initialise,
                                          .after_update = after_update,
                                          .bytes = bytes_of,
+                                         .check = lora_check,
                                          .load = lora_load,
                                          .collect = lora_collect};

@@ -42,23 +42,14 @@ static ml_status check_pair(const lora_pair *want, const ml_adapter_pair *found,
     return ML_OK;
 }
 
-ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
+ml_status lora_check(const ml_peft *peft, const ml_adapter *adapter)
 {
-    const ml_parameters *p = peft->parameters;
     int64_t used = 0;
     for (int64_t g = 0; g < peft->ngroups; g++) {
         for (int i = 0; i < peft->groups[g].npairs; i++) {
             const lora_pair *pair = &peft->groups[g].pair[i];
-            const ml_adapter_pair *from = find_pair(adapter, pair->module);
-            ml_status st = check_pair(pair, from, peft->own != NULL);
+            ml_status st = check_pair(pair, find_pair(adapter, pair->module), peft->own != NULL);
             if (st != ML_OK) return st;
-            const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
-            ml_shard_take(&a->shard, a->rows, a->cols, from->a, pair->a);
-            ml_shard_take(&b->shard, b->rows, b->cols, from->b, pair->b);
-            if (pair->m) {
-                const ml_parameter *m = &p->items[pair->parameter_m];
-                ml_shard_take(&m->shard, m->rows, 1, from->m, pair->m);
-            }
             used++;
         }
     }
@@ -74,6 +65,24 @@ ml_status lora_load(ml_peft *peft, const ml_adapter *adapter)
                            adapter->pairs[i].module);
     }
     return ML_OK;
+}
+
+void lora_load(ml_peft *peft, const ml_adapter *adapter)
+{
+    const ml_parameters *p = peft->parameters;
+    for (int64_t g = 0; g < peft->ngroups; g++) {
+        for (int i = 0; i < peft->groups[g].npairs; i++) {
+            const lora_pair *pair = &peft->groups[g].pair[i];
+            const ml_adapter_pair *from = find_pair(adapter, pair->module);
+            const ml_parameter *a = &p->items[pair->parameter_a], *b = &p->items[pair->parameter_b];
+            ml_shard_take(&a->shard, a->rows, a->cols, from->a, pair->a);
+            ml_shard_take(&b->shard, b->rows, b->cols, from->b, pair->b);
+            if (pair->m) {
+                const ml_parameter *m = &p->items[pair->parameter_m];
+                ml_shard_take(&m->shard, m->rows, 1, from->m, pair->m);
+            }
+        }
+    }
 }
 
 /* Room for the whole adapter and one more tensor, on world rank 0. */

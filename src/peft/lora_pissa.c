@@ -102,11 +102,6 @@ static ml_status decompose(ml_base *base, ml_base *original, const ml_linear *la
     float *w = NULL, *sigma = NULL;
     int64_t out = pair->global_out, in = layer->global_in, r = pair->rank;
     float *a = factors, *b = factors + r * in;
-    if (r > ml_min(out, in))
-        return ml_fail(ML_USAGE,
-                       "method.init: %s: rank %" PRId64 " of %s is more than its matrix of %" PRId64
-                       " × %" PRId64 " has",
-                       original ? "loftq" : "pissa", r, pair->module, out, in);
     ML_NEW(w, out * in, ML_MEM_OTHER, "a matrix to be decomposed");
     ML_NEW(sigma, r, ML_MEM_OTHER, "singular values");
     ML_TRY(read_weight(original ? original : base, layer, pair, w));

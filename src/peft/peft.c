@@ -247,7 +247,7 @@ void ml_peft_bytes(const ml_peft *peft, bool training, int64_t bytes[ML_MEM_CATE
         if (peft->operations->bytes) peft->operations->bytes(peft, training, bytes);
 }
 
-ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
+ml_status ml_peft_check(const ml_peft *peft, const ml_adapter *adapter)
 {
     ml_status st = ML_OK;
     ml_method method = peft->chosen.method;
@@ -256,8 +256,17 @@ ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
                        "method.init: the adapter was made by method %s, the configuration says %s",
                        ml_method_name(adapter->method), ml_method_name(method));
     st = tensors_check_count(peft, adapter, ML_USAGE, "method.init");
+    for (const ml_peft *p = peft; p && st == ML_OK; p = p->next)
+        st = p->operations->check ? p->operations->check(p, adapter)
+                                  : tensors_check(p, adapter, ML_USAGE, "method.init");
+    return st;
+}
+
+ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter)
+{
+    ml_status st = ml_peft_check(peft, adapter);
     for (ml_peft *p = peft; p && st == ML_OK; p = p->next)
-        st = (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
+        (p->operations->load ? p->operations->load : tensors_load)(p, adapter);
     return st;
 }
 

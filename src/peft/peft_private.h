@@ -20,7 +20,8 @@ typedef struct peft_operations {
     /* LoRA's; the tensors of every other method are read and collected by their names
      * (tensors.c). */
     int tensors_each; /* of those with a load: an adapter's tensors for each parameter */
-    ml_status (*load)(ml_peft *peft, const ml_adapter *adapter);
+    ml_status (*check)(const ml_peft *peft, const ml_adapter *adapter);
+    void (*load)(ml_peft *peft, const ml_adapter *adapter); /* behind check */
     ml_status (*collect)(const ml_peft *peft, const ml_grid *grid, ml_adapter *out);
 } peft_operations;
 
@@ -118,7 +119,8 @@ void lora_install(lora_group *group);
 ml_status lora_attach_adapter(ml_peft **out, ml_model *model, ml_parameters *parameters,
                               const ml_adapter *adapter) ML_NODISCARD;
 /* lora_adapter.c */
-ml_status lora_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+ml_status lora_check(const ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+void lora_load(ml_peft *peft, const ml_adapter *adapter);
 ml_status lora_collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out) ML_NODISCARD;
 /* lora.c */
 extern const peft_operations lora_operations;
@@ -157,7 +159,7 @@ static inline float *peft_gradient(const ml_peft *peft, int64_t parameter)
 }
 
 /* tensors.c */
-ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
+void tensors_load(ml_peft *peft, const ml_adapter *adapter);
 /* Whether the adapter has these tensors; `bad` with a text that begins with `who` where not. */
 ml_status tensors_check(const ml_peft *peft, const ml_adapter *adapter, ml_status bad,
                         const char *who) ML_NODISCARD;

@@ -35,15 +35,13 @@ ml_status tensors_check_count(const ml_peft *peft, const ml_adapter *adapter, ml
     return ML_OK;
 }
 
-ml_status tensors_load(ml_peft *peft, const ml_adapter *adapter)
+void tensors_load(ml_peft *peft, const ml_adapter *adapter)
 {
-    ml_status st = tensors_check(peft, adapter, ML_USAGE, "method.init");
-    for (int64_t i = peft->first_parameter; st == ML_OK && i < peft->end_parameter; i++) {
+    for (int64_t i = peft->first_parameter; i < peft->end_parameter; i++) {
         const ml_parameter *item = &peft->parameters->items[i];
         ml_shard_take(&item->shard, item->rows, item->cols,
                       ml_adapter_find(adapter, item->name)->value, peft_value(peft, i));
     }
-    return st;
 }
 
 ml_status tensors_append(ml_adapter *out, const char *name, int64_t rows, int64_t cols,

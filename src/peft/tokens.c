@@ -201,7 +201,7 @@ const ml_adapter_tensor *ml_peft_token_rows(const ml_adapter *adapter, bool head
     return find_tensor(adapter, names[head], "tokens");
 }
 
-static ml_status load(ml_peft *peft, const ml_adapter *adapter)
+static ml_status check(const ml_peft *peft, const ml_adapter *adapter)
 {
     const tokens *t = peft->own;
     bool head = !t->embed.layer, same;
@@ -214,8 +214,14 @@ static ml_status load(ml_peft *peft, const ml_adapter *adapter)
                        " trained tokens of the %s, method.trainable_%stokens names %" PRId64,
                        ids && ids->rows == t->count ? "other " : "", ids ? ids->rows : 0,
                        head ? "head" : "embedding", head ? "head_" : "", t->count);
-    if (is_here(t)) memcpy(values(t), rows->value, (size_t)(t->count * t->width) * sizeof(float));
     return ML_OK;
+}
+
+static void load(ml_peft *peft, const ml_adapter *adapter)
+{
+    const tokens *t = peft->own;
+    const ml_adapter_tensor *ids, *rows = ml_peft_token_rows(adapter, !t->embed.layer, &ids);
+    if (is_here(t)) memcpy(values(t), rows->value, (size_t)(t->count * t->width) * sizeof(float));
 }
 
 static ml_status collect(const ml_peft *peft, const ml_grid *grid, ml_adapter *out)
@@ -239,6 +245,7 @@ static const peft_operations operations = {.destroy = destroy,
                                            .after_update = after_update,
                                            .bytes = bytes,
                                            .tensors_each = 2,
+                                           .check = check,
                                            .load = load,
                                            .collect = collect};
 

@@ -151,38 +151,35 @@ static ml_status check_original(const session *s, const ml_base *original)
     return ML_OK;
 }
 
+ml_status open_original(run *r)
+{
+    const session *s = &r->session;
+    ml_status st = ML_OK;
+    if (!ml_run_config_is_loftq(r->config) || r->original) return ML_OK;
+    st = ml_base_open(&r->original, r->config->method.original);
+    return st == ML_OK ? check_original(s, r->original) : ml_fail_within(st, "method.original");
+}
+
 ml_status start_loftq(run *r)
 {
     ml_status st = ML_OK;
     const session *s = &r->session;
-    const char *path = r->config->method.original;
-    ml_base *original = NULL;
-    st = ml_base_open(&original, path);
-    if (st != ML_OK) st = ml_fail_within(st, "method.original");
-    if (st == ML_OK) st = check_original(s, original);
-    ML_TRY(ml_grid_agree(s->grid, st));
-    ML_TRY(ml_grid_agree_on_file("method.original", path, ml_base_content_hash(original)));
-    ML_TRY(ml_peft_decompose(s->peft, s->base, original, s->grid));
+    ML_TRY(ml_grid_agree(s->grid, open_original(r)));
+    ML_TRY(ml_grid_agree_on_file("method.original", r->config->method.original,
+                                 ml_base_content_hash(r->original)));
+    ML_TRY(ml_peft_decompose(s->peft, s->base, r->original, s->grid));
 done:
-    ml_base_close(original);
+    close_original(r);
     return st;
+}
+
+void close_original(run *r)
+{
+    ml_base_close(r->original);
+    r->original = NULL;
 }
 
 /* ---- any other method ---------------------------------------------------------------------- */
-
-ml_status read_first_adapter(run *r)
-{
-    ml_status st = ML_OK;
-    const session *s = &r->session;
-    const char *path = ml_run_config_first_adapter(r->config);
-    if (!path) return ML_OK;
-    ML_TRY(ml_grid_agree(s->grid, ml_adapter_read_for(&r->first, path, s->base)));
-    ML_TRY(ml_grid_agree_on_file("the adapter", path, r->first.hash));
-    memcpy(r->first_hash, r->first.hash, sizeof r->first_hash);
-    r->belongs_to_blocks = r->first.base_content_hash[0] != '\0';
-done:
-    return st;
-}
 
 /* A head for labels has no place beside one for tokens. */
 static ml_status check_head(const run *r)
@@ -197,6 +194,33 @@ static ml_status check_head(const run *r)
                    ml_objective_name(r->config->objective.name));
 }
 
+/* As the method has it; of a new run also that the method takes it. */
+static ml_status fit_first(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    ML_TRY(check_head(r));
+    ML_TRY(ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets));
+    if (begins_anew(r)) ML_TRY(ml_peft_check(s->peft, &r->first));
+done:
+    return st == ML_OK ? st : ml_fail_within(st, "%s", ml_run_config_first_adapter(r->config));
+}
+
+ml_status read_first_adapter(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    const char *path = ml_run_config_first_adapter(r->config);
+    if (!path) return ML_OK;
+    ML_TRY(ml_grid_agree(s->grid, ml_adapter_read_for(&r->first, path, s->base)));
+    ML_TRY(ml_grid_agree_on_file("the adapter", path, r->first.hash));
+    memcpy(r->first_hash, r->first.hash, sizeof r->first_hash);
+    r->belongs_to_blocks = r->first.base_content_hash[0] != '\0';
+    ML_TRY(ml_grid_agree(s->grid, fit_first(r)));
+done:
+    return st;
+}
+
 ml_status initial_values(run *r)
 {
     ml_status st = ML_OK;
@@ -204,10 +228,6 @@ ml_status initial_values(run *r)
     const char *path = ml_run_config_first_adapter(r->config);
     ml_peft_initialise(s->peft);
     start_virtual(r);
-    if (!path) return ML_OK;
-    ML_TRY(check_head(r));
-    ML_TRY(ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets));
-    ML_TRY(ml_peft_load(s->peft, &r->first));
-done:
+    if (path) st = ml_peft_load(s->peft, &r->first);
     return st == ML_OK ? st : ml_fail_within(st, "%s", path);
 }

@@ -100,14 +100,23 @@ ml_status run_prepare(run *r)
     return st == ML_OK && ml_grid_rank(r->session.grid) == 0 ? prometheus_check(r) : st;
 }
 
+ml_status run_read_start(run *r)
+{
+    ml_status st = ML_OK;
+    const session *s = &r->session;
+    settle_steps(r);
+    ML_TRY(read_first_adapter(r));
+    ML_TRY(ml_grid_agree(s->grid, begins_anew(r) ? open_original(r) : ML_OK));
+    ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
+    ML_TRY(check_new_paths(r));
+done:
+    return st;
+}
+
 ml_status run_open_directory(run *r, bool *found)
 {
     ml_status st = ML_OK;
     session *s = &r->session;
-    settle_steps(r);
-    ML_TRY(read_first_adapter(r));
-    ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
-    ML_TRY(check_new_paths(r));
     ML_TRY(ml_run_directory_open(&r->directory, r->config->run_dir, r->options->fresh, s->grid));
     if (r->options->fresh)
         ML_TRY(ml_grid_agree(s->grid, ml_grid_rank(s->grid) == 0 ? outputs_set_aside(r) : ML_OK));
@@ -171,6 +180,7 @@ static ml_status start(run *r)
     run_take_settled(r);
     ML_TRY(ml_session_attach_method(s));
     ML_TRY(ml_grid_agree(s->grid, run_prepare(r)));
+    ML_TRY(run_read_start(r));
     ML_TRY(run_open_directory(r, &found));
     if (run_is_finished(r)) return ML_OK;
     choose_paths(r, found, &product, &vector);
@@ -355,6 +365,7 @@ void run_close(run *r)
     waits_destroy(r);
     ml_session_close(&r->session);
     ml_adapter_destroy(&r->first);
+    close_original(r);
     ml_memory_free(r->start_token);
     ml_checkpoint_changes_destroy(&r->changes);
 }

@@ -36,7 +36,7 @@ void choose_paths(const run *r, bool resumed, const char **product, const char *
 }
 
 /* A directory that has not run before has no checkpoint whose paths another start would give up. */
-static bool begins_anew(const run *r)
+bool begins_anew(const run *r)
 {
     char path[ML_DURABLE_PATH];
     return r->options->fresh ||

@@ -75,7 +75,8 @@ typedef struct run {
     deadline deadline;
     int64_t look_every; /* micro-batches between two looks for a signal; the same on every rank */
     ml_checkpoint_progress progress;
-    ml_adapter first; /* of method.init, where that is an adapter; until its values are taken */
+    ml_adapter first;  /* of method.init, where that is an adapter; until its values are taken */
+    ml_base *original; /* of method.init: loftq, until its factors are found; or NULL */
     char first_hash[ML_SHA256_HEX]; /* of that adapter; "": there is none */
     bool belongs_to_blocks;         /* what trains makes up for what the base's blocks have lost */
     int32_t *start_token;           /* [virtual tokens], owned; NULL: they start otherwise */
@@ -88,14 +89,16 @@ typedef struct run {
 } run;
 
 /* loop.c: a run from its start to its end, in the order in which these are called; collective
- * where they give a status. run_open_directory: its files, and whether there is a checkpoint to go
- * on from; the method is attached. run_begin: values, files, table; the session is built. */
+ * where they give a status. run_read_start: what it starts from, of all runs before anything of one
+ * is written; the method is attached. run_open_directory: its files, and whether there is a
+ * checkpoint to go on from. run_begin: values, files, table; the session is built. */
 void run_init(run *r, const ml_run_config *config, const ml_train_options *options);
 /* The session is open: its data may have chosen the objective, and with it what follows from that,
  * as one sequence a micro-batch under numerics: grid. Local. */
 void run_take_settled(run *r);
 /* What is missing outside the run's directory is said before anything is written. Local. */
 ml_status run_prepare(run *r) ML_NODISCARD;
+ml_status run_read_start(run *r) ML_NODISCARD;
 ml_status run_open_directory(run *r, bool *found) ML_NODISCARD;
 bool run_is_finished(const run *r); /* by an earlier start: there is nothing to do */
 ml_status run_begin(run *r, bool found) ML_NODISCARD;
@@ -120,8 +123,12 @@ ml_status initial_values(run *r) ML_NODISCARD;
  * run. Collective. */
 ml_status start_pissa(run *r, bool resumed) ML_NODISCARD;
 
-/* LoftQ: the factors of a new run, beside values that are there. Collective. */
+/* LoftQ: the base before it was rounded, opened and checked where it is not yet (local); the
+ * factors of a new run, beside values that are there, after which the original is closed
+ * (collective). */
+ml_status open_original(run *r) ML_NODISCARD;
 ml_status start_loftq(run *r) ML_NODISCARD;
+void close_original(run *r);
 
 /* reference.c: the log-probabilities before the first step, where the objective asks for them: with
  * the model as it is, then in RUN/reference.bin; of a resumed run from there. Collective. */
@@ -151,10 +158,12 @@ typedef struct step_group {
 ml_status run_steps_together(const step_group *group, step_result *out,
                              ml_text *failed) ML_NODISCARD;
 
-/* paths.c: that every rank can run those that the configuration names, asked of a new run before
- * anything of it is written (collective; ML_USAGE); those to build the session with: the
- * checkpoint's where every rank can run them (collective); then their names into r->kernel, and the
- * configuration with them (local). */
+/* paths.c: whether no run was in the directory, or is to count (local); that every rank can run
+ * those that the configuration names, asked of a new run before anything of it is written
+ * (collective; ML_USAGE); those to build the session with: the checkpoint's where every rank can
+ * run them (collective); then their names into r->kernel, and the configuration with them (local).
+ */
+bool begins_anew(const run *r);
 ml_status check_new_paths(const run *r) ML_NODISCARD;
 void choose_paths(const run *r, bool resumed, const char **product, const char **vector);
 void note_paths(run *r);

@@ -120,15 +120,17 @@ done:
 
 static ml_status open_directories(group *g)
 {
+    ml_status st = ML_OK;
+    for (int64_t i = 0; i < g->count; i++) ML_TRY(of_run(&g->runs[i], run_read_start(&g->runs[i])));
     for (int64_t i = 0; i < g->count; i++) {
         run *r = &g->runs[i];
-        ml_status st = of_run(r, run_open_directory(r, &g->found[i]));
-        if (st != ML_OK) return st;
+        ML_TRY(of_run(r, run_open_directory(r, &g->found[i])));
         if (run_is_finished(r)) continue;
         g->number[g->actives] = i;
         g->active[g->actives++] = r;
     }
-    return ML_OK;
+done:
+    return st;
 }
 
 /* `of`: the bytes that all runs together were predicted to take. */

@@ -109,6 +109,13 @@ def check_refusals(folder):
     ):
         done = harness.start("train", configuration(folder, "bad", **more), "--fresh")
         checks.that(done.returncode == code and said in done.stderr, f"{more}: exit {done.returncode}: {done.stderr}")
+        checks.that(not os.path.exists(f"{folder}/bad"), f"{more}: the run's folder is left behind")
+    for said, more in (("rank of", {"rank": 3}), ("no pair for", {"targets": ["q", "v", "down", "up"]}), ("made by method lora", {"name": "adapter_h"})):
+        taken = {"name": "lora", "init": f"{folder}/run/adapter.h5", "original": None} | more
+        for ranks in (0, 2):
+            done = harness.start("train", configuration(folder, "bad", method=taken), ranks=ranks)
+            checks.that(done.returncode == 2 and said in done.stderr, f"method.init with {more}: exit {done.returncode}: {done.stderr}")
+            checks.that(not os.path.exists(f"{folder}/bad"), f"method.init with {more}, {ranks} ranks: the run's folder is left behind")
     done = harness.start("train", configuration(folder, "warned", method={"original": f"{folder}/other.h5"}))
     checks.that(done.returncode == 0 and "imported from other files" in done.stderr, f"another original: exit {done.returncode}: {done.stderr}")
 

@@ -231,6 +231,9 @@ def check_words(checks, folder):
         done = harness.start("train", write(f"{folder}/refused.yaml", folder, None if words else runs), *words)
         lines = [line for line in done.stderr.strip().splitlines() if not line.startswith("warning:")]
         checks.that(done.returncode == USAGE and len(lines) == 1 and needle in lines[0], f"{what}: exit {done.returncode}: {done.stderr}")
+    # what the last run starts from is looked at before the first one's directory is made
+    done = harness.start("train", write(f"{folder}/refused.yaml", folder, [first, {"dir": f"{where}/b", "set": {"method.init": f"{folder}/nothing.h5"}}]))
+    checks.that(done.returncode == 3 and f"{where}/b" in done.stderr and "nothing.h5" in done.stderr, f"an adapter that is not there: exit {done.returncode}: {done.stderr}")
     checks.that(not os.path.exists(where), "something was written")
     os.makedirs(f"{where}/a")
     os.symlink(f"{where}/a", f"{where}/b")
