@@ -277,6 +277,15 @@ def check_changed_bases(checks, folder):
         checks.that(wrong < 1e-6, f"{start}: off by {wrong}")
 
 
+def check_unsayable(checks, folder):
+    """What a family's config.json has no key for would be read as another model."""
+    sizes = "layers: 1, width: 32, heads: 2, vocab: 40, context: 16"
+    for family, more, needle in (("bloom", "mlp_width: 64", "mlp_width is 64"), ("opt", "mlp_width: 64, norm_eps: 0.001", "norm_eps is 0.001"), ("gptj", "rope_width: 8, rope_theta: 500.0", "rope_theta is 500")):
+        harness.make_base(folder, f"{{family: {family}, {sizes}, {more}}}\n")
+        done = harness.start("export", "--format", "hf", "--base", f"{folder}/base.h5", f"{folder}/new")
+        checks.that(done.returncode == INPUT and needle in done.stderr and done.stderr.count("\n") == 1, f"{family}, {more}: exit {done.returncode}: {done.stderr!r}")
+
+
 def check_refusals(checks, folder):
     base, out, taken = f"{folder}/llama-fp32.h5", f"{folder}/llama-fp32", f"{folder}/taken"
     os.makedirs(taken)
@@ -293,6 +302,7 @@ def check_refusals(checks, folder):
     for label, code, needle, words in cases:
         done = harness.start("export", "--format", "hf", "--base", *words)
         checks.that(done.returncode == code and needle in done.stderr, f"{label}: exit {done.returncode}: {done.stderr!r}, expected {code}")
+    check_unsayable(checks, folder)
     checks.that(os.listdir(taken) == ["thesis.tex"], "files in the directory of somebody else")
     checks.that(not os.path.exists(f"{folder}/new"), "a refused export made its directory")
     check_full_disk(checks, folder, base, out)

@@ -82,9 +82,10 @@ static inline ml_dtype base_stored(const ml_model_spec *spec, ml_dtype dtype,
 /* spec_json.c */
 ml_status base_spec_to_json(const ml_model_spec *spec, ml_text *out) ML_NODISCARD;
 ml_status base_spec_from_json(const char *json, ml_model_spec *out) ML_NODISCARD;
-/* The first field in which two specifications differ, reals by more than 1e-6 of their size, with
- * both values: appended to `out`, nothing where there is none. */
-ml_status base_spec_compare(const ml_model_spec *a, const ml_model_spec *b,
+/* The first field in which a model that was written for others and what they would read of it
+ * differ in meaning, reals by more than 1e-6 of their size, with both values: appended to `out`,
+ * nothing where there is none. */
+ml_status base_spec_compare(const ml_model_spec *said, const ml_model_spec *read,
                             ml_text *out) ML_NODISCARD;
 
 /* content.c: begin with the description's text, then name and bytes of every tensor, then finish,

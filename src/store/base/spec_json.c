@@ -312,7 +312,7 @@ static bool same_value(const field *f, const ml_model_spec *a, const ml_model_sp
     return fabs(one - two) <= 1e-6 * fabs(one);
 }
 
-ml_status base_spec_compare(const ml_model_spec *a, const ml_model_spec *b, ml_text *out)
+static ml_status compare(const ml_model_spec *a, const ml_model_spec *b, ml_text *out)
 {
     ml_status st = ML_OK;
     for (int i = 0; i < FIELDS && st == ML_OK && !out->length; i++) {
@@ -331,4 +331,38 @@ ml_status base_spec_compare(const ml_model_spec *a, const ml_model_spec *b, ml_t
         json_decref(y);
     }
     return st;
+}
+
+/* What is said in several ways becomes the same one. */
+static void settle(ml_model_spec *s)
+{
+    ml_rope_scaling *r = &s->rope_scaling;
+    s->attention_scale = ml_model_attention_scale(s);
+    s->rope_width = ml_model_rope_width(s);
+    if (r->kind == ML_ROPE_YARN || r->kind == ML_ROPE_LONGROPE)
+        r->attention_factor = ml_rope_attention_factor(r);
+    if (r->kind == ML_ROPE_LINEAR) r->original_context = 0;
+    if (r->kind == ML_ROPE_LONGROPE) r->factor = 0.0; /* it makes the attention factor alone */
+}
+
+/* Windows into which the context fits are none, and layers that have none say nothing of them. */
+static void settle_windows(ml_model_spec *read, const ml_model_spec *spec)
+{
+    bool any = false;
+    for (int64_t l = 0; l < spec->layers; l++) {
+        if (ml_model_window(read, l) != ml_model_window(spec, l)) return;
+        any = any || ml_model_is_sliding(spec, l);
+    }
+    read->window = spec->window;
+    read->full_layers = spec->full_layers;
+    if (!any) read->rope_local_theta = spec->rope_local_theta;
+}
+
+ml_status base_spec_compare(const ml_model_spec *said, const ml_model_spec *read, ml_text *out)
+{
+    ml_model_spec one = *said, two = *read;
+    settle(&one);
+    settle(&two);
+    settle_windows(&two, &one);
+    return compare(&one, &two, out);
 }

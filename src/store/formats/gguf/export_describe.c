@@ -157,35 +157,10 @@ ml_status gguf_put_rope_factors(gguf_writer *w, const ml_model_spec *spec)
 
 /* ---- reading it back ----------------------------------------------------------------------- */
 
-/* What is said in several ways becomes the same one. */
-static void settle(ml_model_spec *s)
-{
-    ml_rope_scaling *r = &s->rope_scaling;
-    s->attention_scale = ml_model_attention_scale(s);
-    s->rope_width = ml_model_rope_width(s);
-    if (r->kind == ML_ROPE_YARN || r->kind == ML_ROPE_LONGROPE)
-        r->attention_factor = ml_rope_attention_factor(r);
-    if (r->kind == ML_ROPE_LINEAR) r->original_context = 0;
-    if (r->kind == ML_ROPE_LONGROPE) r->factor = 0.0; /* it makes the attention factor alone */
-}
-
-/* Windows into which the context fits are none, and layers that have none say nothing of them. */
-static void settle_windows(ml_model_spec *read, const ml_model_spec *spec)
-{
-    bool any = false;
-    for (int64_t l = 0; l < spec->layers; l++) {
-        if (ml_model_window(read, l) != ml_model_window(spec, l)) return;
-        any = any || ml_model_is_sliding(spec, l);
-    }
-    read->window = spec->window;
-    read->full_layers = spec->full_layers;
-    if (!any) read->rope_local_theta = spec->rope_local_theta;
-}
-
 ml_status gguf_check_description(const gguf_writer *w, const ml_model_spec *spec)
 {
     ml_status st = ML_OK;
-    ml_model_spec read, wanted = *spec;
+    ml_model_spec read;
     gguf_source g = {.file = {.fd = -1}, .spec = &read};
     ml_text differs = {0};
     ML_TRY(gguf_open(&g.file, w->temporary));
@@ -201,10 +176,7 @@ ml_status gguf_check_description(const gguf_writer *w, const ml_model_spec *spec
         goto done;
     }
     read.tied_head = spec->tied_head;
-    settle(&read);
-    settle(&wanted);
-    settle_windows(&read, &wanted);
-    ML_TRY(base_spec_compare(&wanted, &read, &differs));
+    ML_TRY(base_spec_compare(spec, &read, &differs));
     if (differs.length)
         st = ml_fail(ML_INPUT, "GGUF's architecture %s cannot say what this %s model is: %s",
                      g.architecture, spec->family->title, differs.data);

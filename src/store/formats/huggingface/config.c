@@ -230,23 +230,27 @@ static ml_status read_packed(const json_t *root, packed_config *out)
                : check_off(root, "quantization_config");
 }
 
-ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *packed)
+ml_status hf_config_parse(const json_t *root, const char *path, ml_model_spec *out,
+                          packed_config *packed)
 {
     static const ml_json_key type_keys[] = {
         {"model_type", ML_JSON_TEXT}, {"is_causal", ML_JSON_FLAG | ML_JSON_NULL}, {NULL, 0}};
-    ml_status st = ML_OK;
-    json_t *root = NULL;
     const ml_family *family = NULL;
     *out = (ml_model_spec){0};
-    ML_TRY(ml_json_read_file(&root, path, false));
     const char *word = json_string_value(json_object_get(root, "model_type"));
     for (const ml_family *const *f = ml_families(); *f && word; f++)
         if (!strcmp((*f)->hf.model_type, word)) family = *f;
-    st = ml_json_check(root, type_keys);
+    ml_status st = ml_json_check(root, type_keys);
     if (st == ML_OK) st = family ? read_family(root, path, family, out) : unknown_type(word);
     if (st == ML_OK) st = read_packed(root, packed);
-    if (st != ML_OK) st = ml_fail_within(st, "%s", path);
-done:
+    return st == ML_OK ? st : ml_fail_within(st, "%s", path);
+}
+
+ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *packed)
+{
+    json_t *root = NULL;
+    ml_status st = ml_json_read_file(&root, path, false);
+    if (st == ML_OK) st = hf_config_parse(root, path, out, packed);
     json_decref(root);
     return st;
 }

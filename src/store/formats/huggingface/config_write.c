@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "store/base/base_private.h"
 #include "store/formats/huggingface/config_values.h"
 
 /* ---- the family's keys --------------------------------------------------------------------- */
@@ -112,6 +113,26 @@ static ml_status check_biases(const ml_model_spec *s)
     return ML_OK;
 }
 
+/* What is written is read back: a width, an epsilon or a base of the rotation for which the family
+ * has no key would come back as another one. The tensors say the rest. */
+static ml_status check_readable(const json_t *o, const ml_model_spec *s)
+{
+    ml_model_spec read;
+    ml_text differs = {0};
+    ml_status st = hf_config_parse(o, "config.json", &read, NULL);
+    if (st != ML_OK) return st;
+    read.tied_head = s->tied_head;
+    read.pool = s->pool;
+    read.transform = s->transform;
+    read.legacy_head = s->legacy_head;
+    st = base_spec_compare(s, &read, &differs);
+    if (st == ML_OK && differs.length)
+        st = ml_fail(ML_INPUT, "config.json cannot say what this %s model is: %s", s->family->title,
+                     differs.data);
+    ml_text_destroy(&differs);
+    return st;
+}
+
 /* ---- writing ------------------------------------------------------------------------------- */
 
 /* As transformers writes them; it leaves two labels without names unsaid. */
@@ -183,7 +204,8 @@ ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end
         json_object_set_new(o, "torch_dtype",
                             json_string(dtype == ML_BF16 ? "bfloat16" : "float32"));
     if (o && end_of_text >= 0) json_object_set_new(o, "eos_token_id", json_integer(end_of_text));
-    if (o && source) checked = copy_token_ids(o, source, spec->labels);
+    if (o) checked = check_readable(o, spec);
+    if (o && source && checked == ML_OK) checked = copy_token_ids(o, source, spec->labels);
     if (checked != ML_OK) {
         json_decref(o);
         return checked;

@@ -31,9 +31,11 @@ void hf_config_warn_of_unread(const json_t *o, const ml_family *family, const hf
  * known here is refused, never ignored. `packed`: what it says of matrices that are packed; NULL:
  * it must say nothing of them. */
 ml_status hf_config_read(const char *path, ml_model_spec *out, packed_config *packed) ML_NODISCARD;
+ml_status hf_config_parse(const json_t *root, const char *path, ml_model_spec *out,
+                          packed_config *packed) ML_NODISCARD;
 /* config_write.c: the same, written; `dtype` becomes torch_dtype, and the ids of special tokens are
  * those of `source`, the config.json that the model came with, else `end_of_text` (−1: none).
- * ML_INPUT where the family's config.json has no key for a feature of this model. */
+ * ML_INPUT where the family's config.json cannot say what this model is. */
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           const ml_text *source, ml_text *out) ML_NODISCARD;
 
