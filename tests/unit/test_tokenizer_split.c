@@ -122,7 +122,19 @@ static void words_and_scripts_are_those_of_oniguruma(void **state)
                  {"\\W+", "a½①", 2, {3, 3}},
                  {"\\p{Han}+", "。川川a", 3, {3, 6, 1}},
                  {"\\p{^Han}+", "。川川a", 3, {3, 6, 1}},
-                 {"[\\P{Han}]+", "。川川a", 3, {3, 6, 1}}};
+                 {"[\\P{Han}]+", "。川川a", 3, {3, 6, 1}},
+                 {"[^\\W\\d_]+", "a\xcc\xa3½_b7", 4, {3, 3, 1, 1}},
+                 {"[\\W7]+", "a\xcc\xa3½7b", 3, {3, 3, 1}},
+                 {"[[:punct:]]+", "a+∞!", 2, {1, 5}},
+                 {"[[:alpha:]]+", "aⅢ3", 2, {4, 1}},
+                 {"[^[:^alpha:]3]+", "aⅢ3", 2, {4, 1}},
+                 {"[[:word:]]+", "a\xcc\xa3½", 2, {3, 2}},
+                 {"7{,2}", "777", 2, {2, 1}},
+                 {"(?m:a.)", "xa\n", 2, {1, 2}},
+                 {"\\v", "a\n\v", 2, {2, 1}},
+                 {"\\pL", "apLb", 3, {1, 2, 1}},
+                 {"\\Qa.\\E", "Qa.EQaxE", 2, {4, 4}},
+                 {"[\\u5dDd\\u0061]+", "b川a", 2, {1, 4}}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *text = cases[i].text;
         ml_pretokenizer *p = splitter_of(&cases[i].pattern, 1, false);

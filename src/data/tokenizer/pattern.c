@@ -48,18 +48,64 @@ static const char *members_of(char c, bool *others)
     }
 }
 
-/* A shorthand outside of brackets becomes a class; inside, its members, which those of \S cannot
- * become: \S and \W inside brackets stay with PCRE2's meaning. */
-static ml_status translate_shorthand(const char *text, int inside, ml_text *out)
+/* The brackets that are being read. What they have of \W and its kin cannot stand inside of PCRE2's
+ * brackets: it becomes alternatives to them. */
+typedef struct brackets {
+    int depth;
+    bool negated;
+    ml_text members, others; /* others: "|[^…]" each */
+} brackets;
+
+/* A shorthand outside of brackets becomes a class; inside, its members. */
+static ml_status translate_shorthand(const char *text, brackets *in, ml_text *out)
 {
     bool others;
     const char *members = members_of(text[1], &others);
-    if (!members || (inside && others && text[1] != 'H')) return ml_text_add(out, text, 2);
-    if (inside && others)
-        return ml_fail(ML_INPUT, "tokenizer: the split pattern has \\H inside brackets");
-    if (inside) return ml_text_printf(out, "%s", members);
+    if (!members || (in->depth && text[1] == 'S')) return ml_text_add(out, text, 2);
+    if (in->depth && others) return ml_text_printf(&in->others, "|[^%s]", members);
+    if (in->depth) return ml_text_printf(out, "%s", members);
     bool word = text[1] == 'w' || text[1] == 'W';
     return ml_text_printf(out, "[%s%s%s]", others ? "^" : "", members, word ? FRACTIONS : "");
+}
+
+/* [:alpha:], whose members PCRE2 has otherwise, at `text`, which is `length` bytes long. */
+static ml_status translate_named(const char *text, int64_t length, brackets *in)
+{
+    static const char *const names[][2] = {
+        {"alnum", "\\p{Alphabetic}\\p{Nd}"},
+        {"alpha", "\\p{Alphabetic}"},
+        {"graph", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}"},
+        {"lower", "\\p{Lowercase}"},
+        {"print", "\\p{L}\\p{M}\\p{N}\\p{P}\\p{S}\\p{Cf}\\p{Co}\\p{Zs}"},
+        {"punct", "\\p{P}\\p{S}"},
+        {"space", SPACES},
+        {"upper", "\\p{Uppercase}"},
+        {"word", WORDS},
+        {"xdigit", HEXADECIMALS}};
+    bool others = text[2] == '^';
+    const char *name = text + 2 + others;
+    size_t width = (size_t)(text + length - 2 - name);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strlen(names[i][0]) != width || strncmp(names[i][0], name, width) != 0) continue;
+        return others ? ml_text_printf(&in->others, "|[^%s]", names[i][1])
+                      : ml_text_printf(&in->members, "%s", names[i][1]);
+    }
+    return ml_text_add(&in->members, text, length);
+}
+
+/* The brackets that were read, with their alternatives. */
+static ml_status close_brackets(const brackets *in, ml_text *out)
+{
+    ml_status st = ML_OK;
+    const char *others = in->others.data;
+    bool members = in->members.length > 0;
+    if (!in->others.length)
+        return ml_text_printf(out, "[%s%s]", in->negated ? "^" : "", in->members.data);
+    ML_TRY(ml_text_printf(out, "(?:%s", in->negated ? "(?!" : ""));
+    if (members) ML_TRY(ml_text_printf(out, "[%s]", in->members.data));
+    ML_TRY(ml_text_printf(out, "%s%s", others + !members, in->negated ? ")(?s:.))" : ")"));
+done:
+    return st;
 }
 
 /* Where a word begins or ends, by Oniguruma's words; `inside`: it is where none does. */
@@ -96,60 +142,114 @@ static ml_status translate_property(const char *text, ml_text *out, int64_t *wid
 }
 
 /* An escape, of which *width bytes of the text are part. */
-static ml_status translate_escape(const char *text, int inside, ml_text *out, int64_t *width)
+static ml_status translate_escape(const char *text, brackets *in, ml_text *out, int64_t *width)
 {
     *width = 2;
-    if (text[1] == 'p' || text[1] == 'P') return translate_property(text, out, width);
-    if (!inside && (text[1] == 'b' || text[1] == 'B'))
-        return translate_boundary(text[1] == 'B', out);
-    return translate_shorthand(text, inside, out);
+    switch (text[1]) {
+    case 'p':
+    case 'P':
+        if (text[2] == '{') return translate_property(text, out, width);
+        return ml_text_add(out, text + 1, 1); /* \pL is the letters p and L */
+    case 'Q':
+    case 'E':
+        return ml_text_add(out, text + 1, 1); /* they quote nothing */
+    case 'v':
+        return ml_text_printf(out, "\\x{b}"); /* one character */
+    case 'u':
+        if (strspn(text + 2, "0123456789abcdefABCDEF") < 4) return ml_text_add(out, text, 2);
+        *width = 6;
+        return ml_text_printf(out, "\\x{%.4s}", text + 2);
+    case 'b':
+    case 'B':
+        if (!in->depth) return translate_boundary(text[1] == 'B', out);
+        break;
+    default:
+        break;
+    }
+    return translate_shorthand(text, in, out);
 }
 
-/* Brackets inside brackets: their members are members of all (a[bc] is [abc]). What PCRE2 cannot
- * say is refused. */
-static ml_status open_nested(const char *text, const char *at)
+/* What opens, closes or stands inside of brackets: *at moves to its last byte. Members of brackets
+ * inside brackets are members of all (a[bc] is [abc]). What PCRE2 cannot say is refused. */
+static ml_status translate_bracket(const char *text, const char **at, brackets *in, ml_text *out)
 {
-    if (at[1] != '^') return ML_OK;
-    return ml_fail(ML_INPUT,
-                   "tokenizer: the split pattern \"%s\" has [^ inside brackets, which is not "
-                   "supported",
-                   text);
+    ml_status st = ML_OK;
+    const char *here = *at, *named = in->depth && here[1] == ':' ? strstr(here, ":]") : NULL;
+    if (*here == ']') return --in->depth ? ML_OK : close_brackets(in, out);
+    if (named) {
+        *at = named + 1;
+        return translate_named(here, named + 2 - here, in);
+    }
+    if (in->depth && here[1] == '^')
+        return ml_fail(ML_INPUT,
+                       "tokenizer: the split pattern \"%s\" has [^ inside brackets, which is not "
+                       "supported",
+                       text);
+    if (!in->depth++) {
+        in->members.length = in->others.length = 0;
+        ML_TRY(ml_text_add(&in->members, "", 0));
+        ML_TRY(ml_text_add(&in->others, "", 0));
+        in->negated = here[1] == '^';
+        *at += in->negated;
+    }
+    if ((*at)[1] == ']') { /* a bracket that stands first is a member */
+        ML_TRY(ml_text_add(&in->members, "\\]", 2));
+        ++*at;
+    }
+done:
+    return st;
+}
+
+/* Outside of brackets: {,3} is {0,3}, and (?m) lets the dot match the end of a line, which is
+ * PCRE2's (?s). *width: of what was translated. */
+static ml_status translate_plain(const char *at, ml_text *out, int64_t *width)
+{
+    ml_status st = ML_OK;
+    size_t digits = at[0] == '{' && at[1] == ',' ? strspn(at + 2, "0123456789") : 0;
+    size_t flags = at[0] == '(' && at[1] == '?' ? strspn(at + 2, "imsx-") : 0;
+    *width = 1;
+    if (digits && at[2 + digits] == '}') {
+        *width = 2;
+        return ml_text_add(out, "{0,", 3);
+    }
+    ML_TRY(ml_text_add(out, at, 1));
+    if (!flags || (at[2 + flags] != ':' && at[2 + flags] != ')')) goto done;
+    *width = 2 + (int64_t)flags;
+    ML_TRY(ml_text_add(out, "?", 1));
+    for (size_t i = 2; i < 2 + flags; i++) ML_TRY(ml_text_add(out, at[i] == 'm' ? "s" : at + i, 1));
+done:
+    return st;
 }
 
 static ml_status translate(const char *text, ml_text *out)
 {
     ml_status st = ML_OK;
+    brackets in = {0};
     int64_t width;
-    int depth = 0; /* of brackets */
     for (const char *at = text; *at; at++) {
-        const char *named = depth && at[0] == '[' && at[1] == ':' ? strstr(at, ":]") : NULL;
-        if (named) { /* [:alpha:] */
-            ML_TRY(ml_text_add(out, at, named + 2 - at));
-            at = named + 1;
-        } else if (*at == '\\' && at[1]) {
-            ML_TRY(translate_escape(at, depth > 0, out, &width));
+        ml_text *to = in.depth ? &in.members : out;
+        if (*at == '\\' && at[1]) {
+            ML_TRY(translate_escape(at, &in, to, &width));
             at += width - 1;
-        } else if (depth && at[0] == '&' && at[1] == '&') {
+        } else if (in.depth && at[0] == '&' && at[1] == '&') {
             st = ml_fail(ML_INPUT,
                          "tokenizer: the split pattern \"%s\" has && in brackets, which is not "
                          "supported",
                          text);
             goto done;
-        } else if (*at == '[') {
-            if (depth) ML_TRY(open_nested(text, at));
-            if (!depth++) ML_TRY(ml_text_add(out, "[", 1));
-            if (depth == 1 && at[1] == '^') ML_TRY(ml_text_add(out, ++at, 1));
-            if (at[1] == ']') { /* a bracket that stands first is a member */
-                ML_TRY(ml_text_add(out, "\\]", 2));
-                at++;
-            }
-        } else if (*at == ']' && depth) {
-            if (!--depth) ML_TRY(ml_text_add(out, "]", 1));
+        } else if (*at == '[' || (*at == ']' && in.depth)) {
+            ML_TRY(translate_bracket(text, &at, &in, out));
+        } else if (in.depth) {
+            ML_TRY(ml_text_add(to, at, 1));
         } else {
-            ML_TRY(ml_text_add(out, at, 1));
+            ML_TRY(translate_plain(at, out, &width));
+            at += width - 1;
         }
     }
+    if (in.depth) ML_TRY(ml_text_printf(out, "[%s", in.members.data)); /* PCRE2 says it */
 done:
+    ml_text_destroy(&in.members);
+    ml_text_destroy(&in.others);
     return st;
 }
 
