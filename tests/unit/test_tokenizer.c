@@ -166,6 +166,24 @@ static void special_tokens_stay_text_unless_asked_for(void **state)
     ml_tokenizer_destroy(tokenizer);
 }
 
+/* A zero byte that ends a word is a character with a suffix, not the suffix alone. */
+static void zero_bytes_take_affixes(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"model\": {\"type\": \"BPE\", \"unk_token\": \"<unk>\", \"end_of_word_suffix\": "
+        "\"</w>\", \"vocab\": {\"<unk>\": 0, \"</w>\": 1, \"a\": 2}, \"merges\": []}}";
+    ml_ids ids = {0};
+    write_file("tokenizer.json", json);
+    ml_tokenizer *tokenizer = tokenizer_of(folder);
+    assert_int_equal(ml_tokenizer_encode(tokenizer, "a\0", 2, true, &ids), ML_OK);
+    assert_int_equal(ids.count, 2);
+    assert_int_equal(ids.data[0], 2);
+    assert_int_equal(ids.data[1], 0);
+    ml_ids_destroy(&ids);
+    ml_tokenizer_destroy(tokenizer);
+}
+
 /* A megabyte without a blank, or of nothing else, or of marks: seconds would mean that the work
  * grows with the square. */
 static void long_words_take_no_square_time(void **state)
@@ -284,6 +302,7 @@ int main(void)
         cmocka_unit_test(gpt2_vectors),
         cmocka_unit_test(every_byte_string_comes_back),
         cmocka_unit_test(special_tokens_stay_text_unless_asked_for),
+        cmocka_unit_test_teardown(zero_bytes_take_affixes, empty_folder),
         cmocka_unit_test(long_words_take_no_square_time),
         cmocka_unit_test_teardown(many_added_tokens_open_at_once, empty_folder),
         cmocka_unit_test(the_first_version_stays_readable),

@@ -97,15 +97,18 @@ static ml_status find_character(ml_bpe *bpe, const char *bytes, int64_t length, 
 {
     const char *prefix = is_first ? "" : bpe->options.prefix,
                *suffix = is_last ? bpe->options.suffix : "";
+    ml_status st = ML_OK;
     bpe->spelt.length = 0;
     if (*prefix || *suffix) {
-        ml_status st = ml_text_printf(&bpe->spelt, "%s%.*s%s", prefix, (int)length, bytes, suffix);
-        if (st != ML_OK) return st;
+        ML_TRY(ml_text_add(&bpe->spelt, prefix, (int64_t)strlen(prefix)));
+        ML_TRY(ml_text_add(&bpe->spelt, bytes, length)); /* a zero byte is a character, too */
+        ML_TRY(ml_text_add(&bpe->spelt, suffix, (int64_t)strlen(suffix)));
         bytes = bpe->spelt.data;
         length = bpe->spelt.length;
     }
     *id = ml_bpe_find(bpe, bytes, length);
-    return ML_OK;
+done:
+    return st;
 }
 
 /* The bytes of what has no token as tokens, where all of them are tokens: *n moves on then. */
