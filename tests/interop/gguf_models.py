@@ -80,6 +80,8 @@ def write_file(path, architecture, metadata, tensors):
         pairs += text(key if key.startswith(("tokenizer.", "split.")) else f"{architecture}.{key}")
         if isinstance(value, str):
             pairs += struct.pack("<I", 8) + text(value)
+        elif isinstance(value, list) and all(isinstance(item, int) for item in value):
+            pairs += struct.pack(f"<IIQ{len(value)}I", 9, 4, len(value), *value)
         elif isinstance(value, list):
             pairs += struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
         else:

@@ -89,12 +89,28 @@ def check_tokenizer(checks, folder, file, config):
     refuse(checks, USAGE, ["--tokenizer", "has its own"], os.path.dirname(config), base, "--tokenizer", source)
 
 
+def check_sizes_of_layers(checks, folder, alone):
+    """A number for each layer, as llama.cpp reads these keys, too: the model where all are alike, else refused by key and layer."""
+    keys = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+    architecture, metadata, tensors = gguf_models.contents("qwen3")
+    layers, path = metadata["block_count"], f"{folder}/lists.gguf"
+    gguf_models.write_file(path, architecture, metadata | {key: [metadata[key]] * layers for key in keys}, tensors)
+    harness.mpilora("import", path, f"{folder}/lists.h5", "--dtype", "fp32")
+    checks.that(inspect(f"{folder}/lists.h5")["content_sha256"] == alone["content_sha256"], "sizes by layer: another base")
+    for key in keys:
+        for sizes, words in (([metadata[key]] * (layers - 1) + [metadata[key] + 1], [key, f"in layer {layers - 1}", "not supported"]), ([metadata[key]] * (layers + 1), [key, f"{layers + 1} numbers"])):
+            gguf_models.write_file(path, architecture, metadata | {key: sizes}, tensors)
+            refuse(checks, INPUT, words, path, f"{folder}/refused.h5")
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
         files = {name: check_model(checks, folder, name) for name in gguf_models.ARCHITECTURE}
         out = f"{folder}/refused.h5"
         qwen3, config = files["qwen3"]
+        harness.mpilora("import", qwen3, f"{folder}/alone.h5", "--dtype", "fp32")
+        check_sizes_of_layers(checks, folder, inspect(f"{folder}/alone.h5"))
         refuse(checks, INPUT, ["qwen3", "Mistral"], qwen3, out, "--hf-config", files["mistral"][1])
         with open(config) as file:
             other = json.load(file) | {"rms_norm_eps": 1e-4}

@@ -29,6 +29,29 @@ static const gguf_value *find_own(const gguf_source *g, const char *name)
     return gguf_find(&g->file, key);
 }
 
+/* A size may be said for each layer, as llama.cpp reads it; here all of them are alike. */
+static ml_status same_of_layers(const gguf_source *g, const gguf_value *v, gguf_value *out)
+{
+    const gguf_value *layers = find_own(g, "block_count");
+    if (!layers || layers->kind != GGUF_NUMBER || v->count != layers->integer)
+        return ml_fail(ML_INPUT,
+                       "%s: key %s has %" PRId64 " numbers, expected one for each of the layers",
+                       g->file.path, v->key, v->count);
+    for (int64_t l = 1; l < v->count; l++)
+        if (v->reals[l] != v->reals[0])
+            return ml_fail(ML_INPUT,
+                           "%s: key %s is %g in layer %" PRId64
+                           " and %g in the first one: layers that differ in it are not supported",
+                           g->file.path, v->key, v->reals[l], l, v->reals[0]);
+    bool whole = v->whole && fabs(v->reals[0]) < 1e15;
+    *out = (gguf_value){.key = v->key,
+                        .kind = GGUF_NUMBER,
+                        .whole = whole,
+                        .integer = whole ? (int64_t)v->reals[0] : 0,
+                        .real = v->reals[0]};
+    return ML_OK;
+}
+
 static ml_status check_number(const gguf_source *g, const ml_family_key *k, const gguf_value *v)
 {
     bool whole = k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
@@ -61,9 +84,16 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
         *(int *)((char *)s + k->field) = v->real != 0.0 ? k->yes : k->no;
         return ML_OK;
     }
-    ml_status st = check_number(g, k, v);
+    ml_status st = ML_OK;
+    gguf_value alike;
+    bool size = k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
+    if (v && size && v->kind == GGUF_NUMBERS && v->count > 0) {
+        st = same_of_layers(g, v, &alike);
+        v = &alike;
+    }
+    if (st == ML_OK) st = check_number(g, k, v);
     if (st != ML_OK || !v) return st;
-    if (k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT)
+    if (size)
         *(int64_t *)((char *)s + k->field) = v->integer;
     else
         *(double *)((char *)s + k->field) = k->kind == ML_KEY_INVERSE ? 1.0 / v->real : v->real;
