@@ -53,14 +53,31 @@ static double find_quota(void)
     return least;
 }
 
+/* Those of all threads: each may be bound to its own (OMP_PROC_BIND). */
+static cpu_set_t find_cores(void)
+{
+    cpu_set_t all;
+    bool known = true;
+    CPU_ZERO(&all);
+#pragma omp parallel
+    {
+        cpu_set_t own;
+        bool found = sched_getaffinity(0, sizeof own, &own) == 0;
+#pragma omp critical
+        {
+            if (found) CPU_OR(&all, &all, &own);
+            known = known && found;
+        }
+    }
+    for (long i = 0; !known && i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++)
+        CPU_SET((size_t)i, &all); /* more processors than the set has room for */
+    return all;
+}
+
 static binding describe_rank(void)
 {
-    binding b = {.threads = omp_get_max_threads(), .quota = find_quota()};
+    binding b = {.cores = find_cores(), .threads = omp_get_max_threads(), .quota = find_quota()};
     if (gethostname(b.host, sizeof b.host - 1) != 0) snprintf(b.host, sizeof b.host, "?");
-    if (sched_getaffinity(0, sizeof b.cores, &b.cores) == 0) return b;
-    CPU_ZERO(&b.cores); /* more processors than the set has room for */
-    for (long i = 0; i < sysconf(_SC_NPROCESSORS_ONLN) && i < CPU_SETSIZE; i++)
-        CPU_SET((size_t)i, &b.cores);
     return b;
 }
 

@@ -28,11 +28,11 @@ def prepare(folder):
                                 data={"train": data, "max_len": 32}, batch={"sequences": 2}, train={"steps": 1}, kernels={"product": "blas"})
 
 
-def train(config, ranks, threads, cores):
-    """Standard error of a run whose processes may use `cores` of this job's cores and have `threads` threads a rank."""
+def train(config, ranks, threads, cores, **said):
+    """Standard error of a run whose processes may use `cores` of this job's cores and have `threads` threads a rank; said: of the environment."""
     call = harness.command("train", config, "--fresh", ranks=ranks)
     done = subprocess.run(call, text=True, capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"},
+                          env={**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1", **said},
                           preexec_fn=lambda: os.sched_setaffinity(0, CORES[:cores]))
     if done.returncode:
         sys.exit(done.stderr)
@@ -61,6 +61,19 @@ def check_waiting():
     checks.that(len(waits(2, OMP_WAIT_POLICY="active")) == 1, "the user's way to wait is not left alone")
 
 
+def check_bound_threads(config):
+    """Threads that the user binds have a core each, though the program begins again once they are bound."""
+    host, threads = os.uname().nodename, min(2, len(CORES))
+    for said in ({"OMP_PROC_BIND": "close"}, {"OMP_PLACES": "cores"}, {"OMP_PROC_BIND": "spread", "OMP_PLACES": "threads"}, {"GOMP_CPU_AFFINITY": " ".join(map(str, CORES[:2]))}):
+        text = train(config, 0, threads, len(CORES), **said)
+        cores = re.search(r"binding +rank 0: .*, cores? ([\d,-]+), ", text)
+        found = sum(int(part.split("-")[-1]) - int(part.split("-")[0]) + 1 for part in cores[1].split(",")) if cores else 0
+        checks.that(found >= threads and "warning" not in text, f"{said}: {threads} threads on {found} cores:\n{text}")
+    if len(CORES) > 1:
+        text = train(config, 2, 1, len(CORES), OMP_PROC_BIND="true")
+        checks.that(f"2 ranks x 1 threads on {host}, which has 1 cores for them" in text, f"two ranks bound to the same core:\n{text}")
+
+
 check_waiting()
 with tempfile.TemporaryDirectory() as folder:
     config = prepare(folder)
@@ -75,6 +88,7 @@ with tempfile.TemporaryDirectory() as folder:
     checks.that(f"2 ranks x 1 threads on {host}, which has 1 cores for them" in text, f"two ranks on one core:\n{text}")
     text = train(config, len(CORES), 1, len(CORES))
     checks.that(len(bindings(text)) == len(CORES) and "warning" not in text, f"as many ranks as cores:\n{text}")
+    check_bound_threads(config)
     # Processes alone would share Open MPI's session directory and take it away from each other: they have none.
     done = subprocess.run(harness.command("plan", config), text=True, capture_output=True, timeout=120, env={**os.environ, "OMPI_MCA_orte_tmpdir_base": "/dev/null"})
     checks.that(done.returncode == 0, f"a process alone, where no session directory can be: exit {done.returncode}: {done.stderr[:300]}")
