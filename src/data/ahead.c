@@ -2,9 +2,8 @@
 #include "data/ahead.h"
 
 #include <omp.h>
-#include <pthread.h>
-#include <signal.h>
 
+#include "base/thread.h"
 #include "data/rows.h"
 
 /* Bounds of memory: rows of a batch, and threads, each of which has a table of words. */
@@ -239,17 +238,13 @@ const int32_t *ml_ahead_ids(const ml_ahead *a, const ml_ahead_text *text)
 
 /* ---- the whole ----------------------------------------------------------------------------- */
 
-/* Signals are for the caller's thread. A thread that cannot be started is done without. */
+/* A thread that cannot be started is done without. */
 static void start(ml_ahead *a)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     for (a->started = 1; a->started < a->threads; a->started++) {
         ml_ahead_worker *worker = &a->workers[a->started];
-        if (pthread_create(&worker->thread, NULL, work, worker)) break;
+        if (thread_start(&worker->thread, 0, work, worker)) break;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 ml_status ml_ahead_create(ml_ahead **out, const ml_ahead_source *source,

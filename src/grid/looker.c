@@ -1,8 +1,8 @@
 /* A thread that looks every quarter of a second whether what this rank waits for still comes: MPI
  * waits without an end, and the rank is then inside of MPI. */
-#include <signal.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "grid/grid_private.h"
 
 static const double between_looks = 0.25; /* seconds */
@@ -24,17 +24,6 @@ static void *look_again(void *self)
     return NULL;
 }
 
-/* Signals are for the thread that computes. */
-static int start_thread(looker *l)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&l->thread, NULL, look_again, l);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
-}
-
 static void destroy(looker *l)
 {
     pthread_cond_destroy(&l->stopped);
@@ -50,7 +39,7 @@ bool looker_start(looker *l, void (*look)(const void *context), const void *cont
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->stopped, &clock);
     pthread_condattr_destroy(&clock);
-    if (start_thread(l) == 0) return true;
+    if (thread_start(&l->thread, 0, look_again, l) == 0) return true;
     destroy(l);
     return false;
 }

@@ -10,12 +10,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "io/hdf5_file.h"
 
 #ifndef O_DIRECT
@@ -235,16 +234,11 @@ static void *fill(void *self)
     return NULL;
 }
 
-/* Signals are for the caller's thread. */
 void ml_window_begin(ml_window *w)
 {
-    sigset_t all, before;
     w->open = true;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (w->running < READERS && pthread_create(&w->readers[w->running], NULL, fill, w) == 0)
+    while (w->running < READERS && thread_start(&w->readers[w->running], 0, fill, w) == 0)
         w->running++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (w->running == 0) ml_window_stop(w);
 }
 

@@ -1,8 +1,6 @@
 /* The SHA-256 of a source while it is imported: a thread of its own hashes the source's files from
  * their first byte to their last as they go by in a window, out of which others read tensors. */
-#include <pthread.h>
-#include <signal.h>
-
+#include "base/thread.h"
 #include "store/base/stream.h"
 
 struct import_hashing {
@@ -31,15 +29,11 @@ static void *hash(void *self)
 ml_status import_hash_begin(import_hashing **out, const import_source *source, ml_window *window)
 {
     ml_status st = ML_OK;
-    sigset_t all, before;
     ML_NEW(*out, 1, ML_MEM_OTHER, "the hash of a source");
     (*out)->source = source;
     (*out)->window = window;
     ml_window_begin(window);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    (*out)->running = pthread_create(&(*out)->thread, NULL, hash, *out) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (*out)->running = thread_start(&(*out)->thread, 0, hash, *out) == 0;
     if (!(*out)->running) ml_window_stop(window);
 done:
     return st;

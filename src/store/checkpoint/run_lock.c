@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 ml_lock_times ml_lock_clock = {.heartbeat_s = 15.0, .stale_s = 60.0, .wait_s = 2.0};
 
@@ -69,25 +69,15 @@ static void *beat(void *argument)
     return NULL;
 }
 
-/* Signals are for the thread that trains. */
 static int start_thread(ml_lock_heartbeat *b)
 {
-    sigset_t all, before;
-    pthread_attr_t attributes;
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&b->wake, &clock);
     pthread_condattr_destroy(&clock);
     pthread_mutex_init(&b->mutex, NULL);
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, STACK);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&b->thread, &attributes, beat, b);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return code;
+    return thread_start(&b->thread, STACK, beat, b);
 }
 
 int64_t ml_lock_heartbeat_bytes(void) { return (int64_t)sizeof(ml_lock_heartbeat); }

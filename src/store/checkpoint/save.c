@@ -27,12 +27,11 @@
  * both at the next start. Before COMMIT the newest checkpoint is the one before, after it this one.
  */
 #include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "store/checkpoint/state_file.h"
 
 /* The thread shares the cores with those that compute: it gets the smaller part of one, and the
@@ -280,22 +279,11 @@ static void *thread_main(void *argument)
     return NULL;
 }
 
-/* Signals are for the thread that trains. */
-static bool start_thread(ml_save *s)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool running = pthread_create(&s->thread, NULL, thread_main, s) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return running;
-}
-
 /* Where no thread can be had, the caller writes. */
 static void start_writing(ml_save *s, bool beside)
 {
     atomic_store(&s->stage, SAVE_WRITING);
-    s->threaded = beside && start_thread(s);
+    s->threaded = beside && thread_start(&s->thread, 0, thread_main, s) == 0;
     if (!s->threaded) run_writing(s);
 }
 
