@@ -223,7 +223,11 @@ void ml_peft_start_virtual(ml_peft *peft, const int32_t *token);
  * named). */
 ml_status ml_peft_load(ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 
-/* That ml_peft_load would take the adapter; no storage is needed yet. Local; its errors. */
+/* Whether ml_peft_load would take the adapter; before there is storage for parameters, too.
+ * Shapes: none.
+ * Ownership: all borrowed.
+ * Local.
+ * Errors: those of ml_peft_load. */
 ml_status ml_peft_check(const ml_peft *peft, const ml_adapter *adapter) ML_NODISCARD;
 
 /* After a pass's gradients are complete on this rank, before they are summed: gradients of what is

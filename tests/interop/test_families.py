@@ -103,6 +103,25 @@ def check_sizes_of_layers(checks, folder, alone):
             refuse(checks, INPUT, words, path, f"{folder}/refused.h5")
 
 
+def check_pooling(checks, folder):
+    """llama.cpp's numbers for how a text becomes a vector; 0 (none) and 4 (a score) are no vector, and what comes later is named."""
+    architecture, metadata, tensors = gguf_models.contents("qwen3")
+    path, base = f"{folder}/pooled.gguf", f"{folder}/pooled.h5"
+    for number, flag in ((0, None), (1, "mean_tokens"), (2, "cls_token"), (3, "lasttoken"), (4, None), (5, None)):
+        gguf_models.write_file(path, architecture, metadata | {"pooling_type": number}, tensors)
+        text = harness.start("import", path, base).stderr
+        checks.that(("pooling_type 5 is not known" in text) == (number == 5), f"pooling_type {number}: {text}")
+        harness.mpilora("export", "--format", "hf", "--base", base, f"{folder}/pooled-{number}")
+        pooling = f"{folder}/pooled-{number}/1_Pooling/config.json"
+        checks.that(os.path.exists(pooling) == os.path.exists(f"{folder}/pooled-{number}/modules.json") == bool(flag), f"pooling_type {number}: its files")
+        if flag and os.path.exists(pooling):
+            with open(pooling) as file:
+                found = [key for key, value in json.load(file).items() if key.startswith("pooling_mode_") and value]
+            checks.that(found == [f"pooling_mode_{flag}"], f"pooling_type {number}: {found}")
+    gguf_models.write_file(path, architecture, metadata | {"pooling_type": "last"}, tensors)
+    refuse(checks, INPUT, ["pooling_type", "a whole number"], path, base)
+
+
 def main():
     checks = harness.Checks()
     with tempfile.TemporaryDirectory() as folder:
@@ -110,6 +129,7 @@ def main():
         out = f"{folder}/refused.h5"
         qwen3, config = files["qwen3"]
         harness.mpilora("import", qwen3, f"{folder}/alone.h5", "--dtype", "fp32")
+        check_pooling(checks, folder)
         check_sizes_of_layers(checks, folder, inspect(f"{folder}/alone.h5"))
         refuse(checks, INPUT, ["qwen3", "Mistral"], qwen3, out, "--hf-config", files["mistral"][1])
         with open(config) as file:

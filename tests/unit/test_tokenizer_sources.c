@@ -409,7 +409,8 @@ static void every_pre_of_gguf_is_known(void **state)
                                    .types = types,
                                    .bos = 0,
                                    .eos = 0,
-                                   .add_bos = -1};
+                                   .add_bos = -1,
+                                   .add_eos = -1};
         for (int said = -1; said < 2; said++) {
             ml_text json = {0};
             ml_tokenizer *tokenizer = NULL;
@@ -431,6 +432,84 @@ static void every_pre_of_gguf_is_known(void **state)
 
 /* added_tokens.json and added_tokens_decoder beside vocab.json and merges.txt: tokens there are
  * found in text, with their flags. */
+/* Metaspace's "first" is what the text begins with, also where a normalizer has copied more than a
+ * character at a time before it (ids by `tokenizers` 0.23). */
+static void a_normalizer_leaves_one_place_first(void **state)
+{
+    (void)state;
+    static const char *const normalizers[] = {
+        "null", "{\"type\": \"Strip\", \"strip_left\": false, \"strip_right\": true}",
+        "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \" {2,}\"}, \"content\": \"▁\"}",
+        "{\"type\": \"Replace\", \"pattern\": {\"String\": \"b\"}, \"content\": \"b\"}"};
+    static const char *const texts[] = {"Xa b", "a b", "aXb"};
+    static const int32_t wanted[2][3][3] = {{{6, 3, 2}, {1, 2, -1}, {1, 6, 4}},
+                                            {{6, 3, 4}, {1, 4, -1}, {1, 6, 4}}};
+    for (size_t n = 0; n < sizeof normalizers / sizeof *normalizers; n++)
+        for (int words = 0; words < 2; words++) {
+            ml_text json = {0};
+            (void)!ml_text_printf(
+                &json,
+                "{\"added_tokens\": [{\"id\": 6, \"content\": \"X\", \"normalized\": true, "
+                "\"special\": "
+                "false, \"single_word\": false, \"lstrip\": false, \"rstrip\": false}], "
+                "\"normalizer\": %s, \"pre_tokenizer\": {\"type\": \"Sequence\", "
+                "\"pretokenizers\": [%s"
+                "{\"type\": \"Metaspace\", \"replacement\": \"▁\", \"prepend_scheme\": \"first\", "
+                "\"split\": true}]}, \"model\": {\"type\": \"WordLevel\", \"unk_token\": "
+                "\"<unk>\", "
+                "\"vocab\": {\"<unk>\": 0, \"▁a\": 1, \"▁b\": 2, \"a\": 3, \"b\": 4, \"▁\": 5, "
+                "\"X\": 6}}}",
+                normalizers[n], words ? "{\"type\": \"WhitespaceSplit\"}, " : "");
+            write_file("tokenizer.json", json.data);
+            ml_tokenizer *tokenizer = tokenizer_of(folder);
+            for (int i = 0; i < 3; i++) {
+                ml_ids ids = {0};
+                assert_int_equal(
+                    ml_tokenizer_encode(tokenizer, texts[i], (int64_t)strlen(texts[i]), true, &ids),
+                    ML_OK);
+                assert_int_equal(ids.count, wanted[words][i][2] < 0 ? 2 : 3);
+                assert_memory_equal(ids.data, wanted[words][i], (size_t)ids.count * 4);
+                ml_ids_destroy(&ids);
+            }
+            ml_tokenizer_destroy(tokenizer);
+            ml_text_destroy(&json);
+        }
+}
+
+/* add_eos_token counts for a byte-level BPE, too (Qwen3-Embedding's files): the end goes behind a
+ * text, once, and nothing does where the file is silent. */
+static void gguf_ends_texts_where_it_says_so(void **state)
+{
+    (void)state;
+    static const char *const tokens[] = {"<s>", "a", "</s>"}, *const merges[] = {NULL};
+    static const int32_t types[] = {3, 1, 3};
+    for (int said = -1; said < 2; said++)
+        for (int begins = 0; begins < 2; begins++) {
+            const ml_gguf_vocabulary gguf = {.model = "gpt2",
+                                             .pre = "qwen2",
+                                             .ntokens = 3,
+                                             .tokens = tokens,
+                                             .merges = merges,
+                                             .types = types,
+                                             .bos = 0,
+                                             .eos = 2,
+                                             .add_bos = begins,
+                                             .add_eos = said};
+            ml_text json = {0};
+            ml_tokenizer *tokenizer = NULL;
+            int64_t count;
+            assert_int_equal(ml_tokenizer_from_gguf(&gguf, &json), ML_OK);
+            assert_int_equal(ml_tokenizer_create(&tokenizer, json.data, json.length), ML_OK);
+            const ml_template_part *part = ml_tokenizer_template(tokenizer, false, &count);
+            assert_int_equal(count, 1 + begins + (said == 1));
+            assert_int_equal(part[0].id, begins ? 0 : ML_TEMPLATE_A);
+            assert_int_equal(part[count - 1].id, said == 1 ? 2 : ML_TEMPLATE_A);
+            assert_int_equal(ml_tokenizer_end_of_text(tokenizer), 2);
+            ml_tokenizer_destroy(tokenizer);
+            ml_text_destroy(&json);
+        }
+}
+
 static void added_tokens_of_slow_files(void **state)
 {
     (void)state;
@@ -536,7 +615,9 @@ int main(void)
         cmocka_unit_test_teardown(values_of_other_kinds_are_refused, empty_folder),
         cmocka_unit_test_teardown(configured_ids_count_for_added_tokens_only, empty_folder),
         cmocka_unit_test(gguf_arrays_give_the_same_ids),
+        cmocka_unit_test_teardown(a_normalizer_leaves_one_place_first, empty_folder),
         cmocka_unit_test(every_pre_of_gguf_is_known),
+        cmocka_unit_test(gguf_ends_texts_where_it_says_so),
         cmocka_unit_test_teardown(added_tokens_of_slow_files, empty_folder),
         cmocka_unit_test_teardown(word_lists_and_templates, empty_folder),
         cmocka_unit_test_teardown(the_export_is_read_back_the_same, empty_folder),

@@ -74,7 +74,7 @@ ml_status ml_canonical_convert_v1(ml_canonical *canonical, json_t **root, const 
         st = ml_fail(ML_INPUT, "tokenizer: it has no split pattern");
         goto done;
     }
-    ML_TRY(ml_maker_byte_level(&m, canonical->begin, root));
+    ML_TRY(ml_maker_byte_level(&m, canonical->begin, -1, root));
 done:
     ml_maker_destroy(&m);
     return st;

@@ -67,7 +67,7 @@ static ml_status read_bytes(ml_source *s, const ml_gguf_vocabulary *g)
     for (int i = 0; pre->patterns[i]; i++) ML_TRY(ml_maker_split(&m, pre->patterns[i]));
     s->end = token(g, g->eos, -1);
     s->begin = flag(g->add_bos, pre->begins) ? token(g, g->bos, -1) : -1;
-    ML_TRY(ml_maker_byte_level(&m, s->begin, &s->root));
+    ML_TRY(ml_maker_byte_level(&m, s->begin, flag(g->add_eos, false) ? s->end : -1, &s->root));
 done:
     ml_maker_destroy(&m);
     return st;

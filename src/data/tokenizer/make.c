@@ -114,13 +114,14 @@ static const char *text_of(const json_t *vocab, int64_t id)
     return NULL;
 }
 
-ml_status ml_maker_byte_level(ml_maker *m, int64_t begin, json_t **root)
+ml_status ml_maker_byte_level(ml_maker *m, int64_t begin, int64_t end, json_t **root)
 {
-    const char *text = begin < 0 ? NULL : text_of(m->vocab, begin);
-    if (begin >= 0 && !text)
-        return ml_fail(ML_INPUT,
-                       "the token with id %" PRId64 " that begins a text is not in the vocabulary",
-                       begin);
+    const char *first = begin < 0 ? NULL : text_of(m->vocab, begin),
+               *last = end < 0 ? NULL : text_of(m->vocab, end);
+    if ((begin >= 0 && !first) || (end >= 0 && !last))
+        return ml_fail(
+            ML_INPUT, "the token with id %" PRId64 " that %s a text is not in the vocabulary",
+            begin >= 0 && !first ? begin : end, begin >= 0 && !first ? "begins" : "ends");
     json_t *bytes = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
                               "trim_offsets", 1, "use_regex", 0);
     json_t *model = json_pack(
@@ -136,7 +137,7 @@ ml_status ml_maker_byte_level(ml_maker *m, int64_t begin, json_t **root)
         json_pack("{s:s, s:n, s:n, s:O, s:n, s:{s:s, s:O}, s:o, s:o, s:o}", "version", "1.0",
                   "truncation", "padding", "added_tokens", m->added, "normalizer", "pre_tokenizer",
                   "type", "Sequence", "pretokenizers", m->split, "post_processor",
-                  ml_make_template(text, begin, NULL, -1), "decoder", bytes, "model", model);
+                  ml_make_template(first, begin, last, end), "decoder", bytes, "model", model);
     return *root ? ML_OK : no_memory();
 }
 

@@ -24,9 +24,9 @@ ml_status ml_maker_merge(ml_maker *m, const char *merge) ML_NODISCARD;
 /* The next pattern; its matches become pieces, and what lies between them. */
 ml_status ml_maker_split(ml_maker *m, const char *pattern) ML_NODISCARD;
 
-/* The tokenizer.json of a byte-level BPE, with `begin` (−1: nothing) before every text. The caller
- * ends *root with json_decref. */
-ml_status ml_maker_byte_level(ml_maker *m, int64_t begin, json_t **root) ML_NODISCARD;
+/* The tokenizer.json of a byte-level BPE, with `begin` before and `end` behind every text (−1:
+ * nothing). The caller ends *root with json_decref. */
+ml_status ml_maker_byte_level(ml_maker *m, int64_t begin, int64_t end, json_t **root) ML_NODISCARD;
 /* {"type": "TemplateProcessing", …} that puts `begin` before and `end` after texts; null where both
  * are −1; the texts of both come from `vocab`, an object of ids by text. A new reference, NULL for
  * want of memory. */

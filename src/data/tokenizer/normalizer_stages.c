@@ -12,6 +12,14 @@ ml_status normalizer_put(ml_aligned *out, const ml_aligned *in, int64_t from, co
     return ml_text_add(&out->text, bytes, length);
 }
 
+/* Appends a stretch of the input as it is, of which the first character may be a part only. */
+static ml_status keep_part(ml_aligned *out, const ml_aligned *in, int64_t from, int64_t end)
+{
+    if (from < in->first && out->first == out->text.length)
+        out->first += ml_min(end, in->first) - from;
+    return ml_text_add(&out->text, in->text.data + from, end - from);
+}
+
 /* ---- character by character ---------------------------------------------------------------- */
 
 /* Writes what becomes of one character; how many bytes of out were written. */
@@ -141,7 +149,7 @@ ml_status normalizer_strip(const normalizer_stage *s, const ml_aligned *in, ml_a
     for (int64_t at = start; s->right && at < length; at += size)
         if (!ml_char_is_space(ml_utf8_next(text, length, at, &size))) end = at + size;
     if (!s->right) end = length;
-    return end > start ? normalizer_put(out, in, start, text + start, end - start) : ML_OK;
+    return end > start ? keep_part(out, in, start, end) : ML_OK;
 }
 
 /* What a match becomes counts as of its last character, as `tokenizers` aligns it. */
@@ -155,13 +163,13 @@ ml_status normalizer_replace(const normalizer_stage *s, const ml_aligned *in, ml
     for (;;) {
         ML_TRY(ml_pattern_next(s->pattern, text, in->text.length, &m, &found));
         if (!found) break;
-        ML_TRY(normalizer_put(out, in, done, text + done, m.start - done));
+        ML_TRY(keep_part(out, in, done, m.start));
         int64_t last = ml_max(m.end - 1, m.start);
         while (last > m.start && (text[last] & 0xc0) == 0x80) last--;
         ML_TRY(normalizer_put(out, in, last, s->text, made));
         done = m.end;
     }
-    ML_TRY(normalizer_put(out, in, done, text + done, in->text.length - done));
+    ML_TRY(keep_part(out, in, done, in->text.length));
 done:
     return st;
 }

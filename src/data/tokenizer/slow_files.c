@@ -148,7 +148,7 @@ ml_status ml_source_read_bpe(ml_source *s, const ml_directory *d, bool *found)
     ML_TRY(read_vocab(&m, vocab.data));
     ML_TRY(for_lines(merges.data, &m, take_merge));
     ML_TRY(ml_maker_split(&m, is_class(d, "Qwen2Tokenizer") ? ML_PATTERN_QWEN2 : ML_PATTERN_GPT2));
-    ML_TRY(ml_maker_byte_level(&m, -1, &s->root));
+    ML_TRY(ml_maker_byte_level(&m, -1, -1, &s->root));
     ML_TRY(apply_class(s, d));
 done:
     ml_maker_destroy(&m);

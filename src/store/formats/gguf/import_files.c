@@ -75,6 +75,25 @@ done:
     return st;
 }
 
+/* How texts become vectors, as sentence-transformers' files have it. llama.cpp's numbers: 0 is a
+ * model whose tokens stay apart, 4 one that scores pairs of texts, which is no vector. */
+static ml_status keep_pooling(const gguf_source *g, import_source *out)
+{
+    static const char *const words[] = {NULL, "mean", "cls", "last", NULL};
+    enum { KINDS = sizeof words / sizeof *words };
+    char key[128];
+    snprintf(key, sizeof key, "%s.pooling_type", g->architecture);
+    const gguf_value *v = gguf_find(&g->file, key);
+    if (!v) return ML_OK;
+    if (v->integer < 0 || v->integer >= KINDS) {
+        ml_warn("%s: %s %" PRId64 " is not known and ignored; embed takes --pooling", g->file.path,
+                key, v->integer);
+        return ML_OK;
+    }
+    const char *word = words[v->integer];
+    return word ? ml_base_files_make_vectors(&out->files, &out->spec, word, false) : ML_OK;
+}
+
 ml_status gguf_import_files(const gguf_source *g, const ml_import_options *options,
                             import_source *out)
 {
@@ -84,6 +103,7 @@ ml_status gguf_import_files(const gguf_source *g, const ml_import_options *optio
         ML_TRY(
             import_keep_file(options->hf_config, ml_base_files_place(&out->files, "config.json")));
     st = options->tokenizer ? read_directory(g, options->tokenizer, out) : read_vocabulary(g, out);
+    if (st == ML_OK) st = keep_pooling(g, out);
 done:
     return st;
 }
