@@ -44,8 +44,7 @@ enum {
 typedef struct ml_narrow_scratch {
     uint16_t *packed_a; /* [rows, whole tiles][depth of the set] */
     uint32_t *packed_b; /* [threads][part / 2][columns of the set] */
-    float *
-        sums; /* [threads][rows][columns of the set]; NULL where the depth is no more than a part */
+    float *sums;        /* [threads][rows][columns of the set], where a set has several parts */
     int64_t rows;
     int threads;
 } ml_narrow_scratch;
