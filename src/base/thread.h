@@ -9,8 +9,7 @@
 
 /* The cores of all places to which OpenMP binds threads (OMP_PROC_BIND, OMP_PLACES): it has bound
  * the first thread to the first place before main began, so that its own affinity no longer says
- * what the process was given. False where OpenMP binds none, or beyond what the set has room for.
- */
+ * what the process was given. False where OpenMP binds none, or beyond the set's room. */
 bool thread_places(cpu_set_t *cores);
 
 /* Starts run(context) in a thread of its own, with so many bytes of stack (0: as many as usual).

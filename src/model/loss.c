@@ -107,7 +107,7 @@ static double chunk_loss(const ml_model *m, const ml_batch *batch, int64_t first
     return loss;
 }
 
-/* The part of it that is the norm: from the gradient of the normed states. */
+/* From the gradient of the normed states, dn, to that of x, in place. */
 static void head_norm_backward(const ml_model *m, int64_t C, const float *dn, float *x)
 {
     const activations *a = &m->act;

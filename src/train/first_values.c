@@ -201,7 +201,7 @@ static ml_status fit_first(run *r)
     const session *s = &r->session;
     ML_TRY(check_head(r));
     ML_TRY(ml_adapter_split_fused(&r->first, ml_base_spec(s->base), r->config->method.targets));
-    if (begins_anew(r)) ML_TRY(ml_peft_check(s->peft, &r->first));
+    if (r->anew) ML_TRY(ml_peft_check(s->peft, &r->first));
 done:
     return st == ML_OK ? st : ml_fail_within(st, "%s", ml_run_config_first_adapter(r->config));
 }

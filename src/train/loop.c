@@ -105,8 +105,9 @@ ml_status run_read_start(run *r)
     ml_status st = ML_OK;
     const session *s = &r->session;
     settle_steps(r);
+    r->anew = begins_anew(r);
     ML_TRY(read_first_adapter(r));
-    ML_TRY(ml_grid_agree(s->grid, begins_anew(r) ? open_original(r) : ML_OK));
+    ML_TRY(ml_grid_agree(s->grid, r->anew ? open_original(r) : ML_OK));
     ML_TRY(ml_grid_agree(s->grid, describe_identity(r)));
     ML_TRY(check_new_paths(r));
 done:

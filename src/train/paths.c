@@ -49,7 +49,7 @@ static ml_status check_path(const run *r, const char *key, const char *name, con
                             bool here)
 {
     const char *forced = getenv(variable);
-    if (here || (forced && *forced) || !begins_anew(r)) return ML_OK;
+    if (here || (forced && *forced) || !r->anew) return ML_OK;
     return ml_run_config_refuse(r->config, key,
                                 "%s, which cannot run here: not every processor of this start has "
                                 "it for this base; auto takes what all of them have",

@@ -75,6 +75,7 @@ typedef struct run {
     deadline deadline;
     int64_t look_every; /* micro-batches between two looks for a signal; the same on every rank */
     ml_checkpoint_progress progress;
+    bool anew;         /* no run was in the directory, or it is not to count */
     ml_adapter first;  /* of method.init, where that is an adapter; until its values are taken */
     ml_base *original; /* of method.init: loftq, until its factors are found; or NULL */
     char first_hash[ML_SHA256_HEX]; /* of that adapter; "": there is none */
@@ -158,11 +159,10 @@ typedef struct step_group {
 ml_status run_steps_together(const step_group *group, step_result *out,
                              ml_text *failed) ML_NODISCARD;
 
-/* paths.c: whether no run was in the directory, or is to count (local); that every rank can run
- * those that the configuration names, asked of a new run before anything of it is written
- * (collective; ML_USAGE); those to build the session with: the checkpoint's where every rank can
- * run them (collective); then their names into r->kernel, and the configuration with them (local).
- */
+/* paths.c: what r->anew is to be (local); that every rank can run the paths that the configuration
+ * names, asked of a new run before anything of it is written (collective; ML_USAGE); those to build
+ * the session with: the checkpoint's where every rank can run them (collective); then their names
+ * into r->kernel, and the configuration with them (local). */
 bool begins_anew(const run *r);
 ml_status check_new_paths(const run *r) ML_NODISCARD;
 void choose_paths(const run *r, bool resumed, const char **product, const char **vector);

@@ -280,7 +280,8 @@ def check_changed_bases(checks, folder):
 def check_unsayable(checks, folder):
     """What a family's config.json has no key for would be read as another model."""
     sizes = "layers: 1, width: 32, heads: 2, vocab: 40, context: 16"
-    for family, more, needle in (("bloom", "mlp_width: 64", "mlp_width is 64"), ("opt", "mlp_width: 64, norm_eps: 0.001", "norm_eps is 0.001"), ("gptj", "rope_width: 8, rope_theta: 500.0", "rope_theta is 500")):
+    for family, more, needle in (("bloom", "mlp_width: 64", "mlp_width is 64"), ("opt", "mlp_width: 64, norm_eps: 0.001", "norm_eps is 0.001"), ("gptj", "rope_width: 8, rope_theta: 500.0", "rope_theta is 500"),
+                                ("llama", "mlp_width: 64, qkv_bias: true", "_bias is "), ("qwen2", "mlp_width: 64, kv_heads: 2, o_bias: true", "o_bias is true")):
         harness.make_base(folder, f"{{family: {family}, {sizes}, {more}}}\n")
         done = harness.start("export", "--format", "hf", "--base", f"{folder}/base.h5", f"{folder}/new")
         checks.that(done.returncode == INPUT and needle in done.stderr and done.stderr.count("\n") == 1, f"{family}, {more}: exit {done.returncode}: {done.stderr!r}")

@@ -430,8 +430,6 @@ static void every_pre_of_gguf_is_known(void **state)
     }
 }
 
-/* added_tokens.json and added_tokens_decoder beside vocab.json and merges.txt: tokens there are
- * found in text, with their flags. */
 /* Metaspace's "first" is what the text begins with, also where a normalizer has copied more than a
  * character at a time before it (ids by `tokenizers` 0.23). */
 static void a_normalizer_leaves_one_place_first(void **state)
@@ -510,6 +508,8 @@ static void gguf_ends_texts_where_it_says_so(void **state)
         }
 }
 
+/* added_tokens.json and added_tokens_decoder beside vocab.json and merges.txt: tokens there are
+ * found in text, with their flags. */
 static void added_tokens_of_slow_files(void **state)
 {
     (void)state;

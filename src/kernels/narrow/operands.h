@@ -152,7 +152,7 @@ ML_INLINE void ask_for_row(const numbers *x, int64_t i)
     const int64_t size = x->dtype == ML_BF16 ? sizeof(uint16_t) : sizeof(float);
     const char *row = (const char *)x->x + (x->at + i * x->ld) * size;
     if (i >= x->rows) return;
-    for (int64_t at = 0; at < x->h * size; at += 2 * LINE) __builtin_prefetch(row + at, 0, 2);
+    for (int64_t at = 0; at < x->h * size; at += MEMORY_LINE) __builtin_prefetch(row + at, 0, 2);
 }
 
 ML_INLINE bool adds_in_place(int64_t rows, int64_t h) { return rows % SIDE == 0 && h % LINE == 0; }

@@ -22,7 +22,7 @@ static ml_status source_hash(void *self, atomic_bool *stop, char hex[ML_SHA256_H
 
 /* ---- metadata ------------------------------------------------------------------------------ */
 
-static const gguf_value *find_own(const gguf_source *g, const char *name)
+const gguf_value *gguf_find_own(const gguf_source *g, const char *name)
 {
     char key[128];
     snprintf(key, sizeof key, "%s.%s", g->architecture, name);
@@ -32,7 +32,7 @@ static const gguf_value *find_own(const gguf_source *g, const char *name)
 /* A size may be said for each layer, as llama.cpp reads it; here all of them are alike. */
 static ml_status same_of_layers(const gguf_source *g, const gguf_value *v, gguf_value *out)
 {
-    const gguf_value *layers = find_own(g, "block_count");
+    const gguf_value *layers = gguf_find_own(g, "block_count");
     if (!layers || layers->kind != GGUF_NUMBER || v->count != layers->integer)
         return ml_fail(ML_INPUT,
                        "%s: key %s has %" PRId64 " numbers, expected one for each of the layers",
@@ -52,9 +52,14 @@ static ml_status same_of_layers(const gguf_source *g, const gguf_value *v, gguf_
     return ML_OK;
 }
 
+static bool is_size(const ml_family_key *k)
+{
+    return k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
+}
+
 static ml_status check_number(const gguf_source *g, const ml_family_key *k, const gguf_value *v)
 {
-    bool whole = k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
+    bool whole = is_size(k);
     int64_t least = k->kind == ML_KEY_SIZE ? 1 : 0;
     if (!v && k->required)
         return ml_fail(ML_INPUT, "%s: key %s.%s is missing", g->file.path, g->architecture, k->key);
@@ -69,7 +74,7 @@ static ml_status check_number(const gguf_source *g, const ml_family_key *k, cons
 
 static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model_spec *s)
 {
-    const gguf_value *v = find_own(g, k->key);
+    const gguf_value *v = gguf_find_own(g, k->key);
     if (k->kind == ML_KEY_OFF) {
         bool number = v && (v->kind == GGUF_NUMBER || v->kind == GGUF_FLAG);
         if (!v || (number && v->real == 0.0)) return ML_OK;
@@ -86,14 +91,13 @@ static ml_status read_key(const gguf_source *g, const ml_family_key *k, ml_model
     }
     ml_status st = ML_OK;
     gguf_value alike;
-    bool size = k->kind == ML_KEY_SIZE || k->kind == ML_KEY_COUNT;
-    if (v && size && v->kind == GGUF_NUMBERS && v->count > 0) {
+    if (v && is_size(k) && v->kind == GGUF_NUMBERS && v->count > 0) {
         st = same_of_layers(g, v, &alike);
         v = &alike;
     }
     if (st == ML_OK) st = check_number(g, k, v);
     if (st != ML_OK || !v) return st;
-    if (size)
+    if (is_size(k))
         *(int64_t *)((char *)s + k->field) = v->integer;
     else
         *(double *)((char *)s + k->field) = k->kind == ML_KEY_INVERSE ? 1.0 / v->real : v->real;
@@ -146,7 +150,7 @@ static void find_norms(const gguf_source *g, ml_model_spec *s)
 /* What is not a size: of values as wide as keys, of the vocabulary by the embedding's rows. */
 static ml_status read_shapes(const gguf_source *g, ml_model_spec *s)
 {
-    const gguf_value *v = find_own(g, "attention.value_length");
+    const gguf_value *v = gguf_find_own(g, "attention.value_length");
     if (v && (v->kind != GGUF_NUMBER || v->integer != s->head_dim))
         return ml_fail(ML_INPUT,
                        "%s: attention.value_length %" PRId64 " differs from key_length %" PRId64
@@ -218,9 +222,10 @@ static ml_status read_pair_factors(const gguf_source *g, const char *name, int64
 static ml_status read_scaling(const gguf_source *g, ml_model_spec *s)
 {
     ml_status st = ML_OK;
-    const gguf_value *type = find_own(g, "rope.scaling.type");
-    double factor = number_or(find_own(g, "rope.scaling.factor"), 0.0);
-    ml_rope_scaling r = {.attention_factor = number_or(find_own(g, "rope.scaling.attn_factor"), 0)};
+    const gguf_value *type = gguf_find_own(g, "rope.scaling.type");
+    double factor = number_or(gguf_find_own(g, "rope.scaling.factor"), 0.0);
+    ml_rope_scaling r = {.attention_factor =
+                             number_or(gguf_find_own(g, "rope.scaling.attn_factor"), 0)};
     bool longrope = gguf_find_tensor(&g->file, "rope_factors_long.weight") != NULL;
     if (type && type->kind != GGUF_TEXT)
         return ml_fail(ML_INPUT, "%s: rope.scaling.type: is no text", g->file.path);
@@ -235,8 +240,8 @@ static ml_status read_scaling(const gguf_source *g, ml_model_spec *s)
                        "%s: rope.scaling.type: \"%s\" is not known; known are none, "
                        "linear, yarn, longrope (and Llama-3's factors)",
                        g->file.path, word);
-    r.original_context =
-        (int64_t)number_or(find_own(g, "rope.scaling.original_context_length"), (double)s->context);
+    r.original_context = (int64_t)number_or(
+        gguf_find_own(g, "rope.scaling.original_context_length"), (double)s->context);
     r.factor = factor > 0.0 ? factor : (double)s->context / (double)ml_max(1, r.original_context);
     if (r.kind == ML_ROPE_LINEAR) r.original_context = 0;
     if (longrope) {
@@ -251,8 +256,8 @@ done:
 
 static ml_status read_rotation(const gguf_source *g, ml_model_spec *s)
 {
-    double linear = number_or(find_own(g, "rope.scale_linear"), 1.0),
-           rotated = number_or(find_own(g, "rope.dimension_count"), (double)s->head_dim);
+    double linear = number_or(gguf_find_own(g, "rope.scale_linear"), 1.0),
+           rotated = number_or(gguf_find_own(g, "rope.dimension_count"), (double)s->head_dim);
     if (linear != 0.0 && linear != 1.0)
         return ml_fail(ML_INPUT, "%s: rope.scale_linear: %g is not supported", g->file.path,
                        linear);
@@ -348,7 +353,7 @@ static ml_status take_config(const gguf_source *g, const char *path, ml_model_sp
                        "calls %s",
                        g->file.path, g->architecture, path, s->family->title,
                        s->family->gguf.architecture);
-    if (!find_own(g, "rope.freq_base")) file.rope_theta = s->rope_theta;
+    if (!gguf_find_own(g, "rope.freq_base")) file.rope_theta = s->rope_theta;
     ML_TRY(check_agreement(g, &file, s, path));
     s->tied_head = file.tied_head;
 done:

@@ -14,6 +14,8 @@ typedef struct gguf_source {
 
 /* import.c. The family whose files say this architecture; NULL: none. */
 const ml_family *gguf_import_family(const char *architecture);
+/* The value of the architecture's own key `name`; NULL: there is none. */
+const gguf_value *gguf_find_own(const gguf_source *g, const char *name);
 /* What the file's own metadata say of the model, but for a tied head. Local; ML_INPUT naming file
  * and key. */
 ml_status gguf_import_describe(gguf_source *g, ml_model_spec *spec) ML_NODISCARD;

@@ -81,13 +81,11 @@ static ml_status keep_pooling(const gguf_source *g, import_source *out)
 {
     static const char *const words[] = {NULL, "mean", "cls", "last", NULL};
     enum { KINDS = sizeof words / sizeof *words };
-    char key[128];
-    snprintf(key, sizeof key, "%s.pooling_type", g->architecture);
-    const gguf_value *v = gguf_find(&g->file, key);
+    const gguf_value *v = gguf_find_own(g, "pooling_type");
     if (!v) return ML_OK;
     if (v->integer < 0 || v->integer >= KINDS) {
         ml_warn("%s: %s %" PRId64 " is not known and ignored; embed takes --pooling", g->file.path,
-                key, v->integer);
+                v->key, v->integer);
         return ML_OK;
     }
     const char *word = words[v->integer];

@@ -76,45 +76,8 @@ static json_t *key_json(const ml_model_spec *s, const ml_family_key *k)
     return NULL;
 }
 
-static const ml_family_key *key_of(const ml_family *family, size_t field)
-{
-    for (const ml_family_key *k = family->hf.keys; k->key; k++)
-        if (k->field == field && says_something(k->kind)) return k;
-    return NULL;
-}
-
-/* A bias that no key of the family says, or two that one key cannot say apart. */
-static ml_status check_biases(const ml_model_spec *s)
-{
-    static const struct {
-        const char *where;
-        size_t field;
-    } flags[] = {{"q, k and v", offsetof(ml_model_spec, qkv_bias)},
-                 {"o", offsetof(ml_model_spec, o_bias)},
-                 {"the MLP", offsetof(ml_model_spec, mlp_bias)}};
-    enum { FLAGS = sizeof flags / sizeof *flags };
-    for (int i = 0; i < FLAGS; i++) {
-        const ml_family_key *k = key_of(s->family, flags[i].field);
-        bool on = *(const bool *)((const char *)s + flags[i].field),
-             own = *(const bool *)((const char *)&s->family->defaults + flags[i].field);
-        if (!k && on != own)
-            return ml_fail(ML_INPUT,
-                           "biases on %s: config.json has no key for them in the %s family",
-                           flags[i].where, s->family->title);
-        for (int j = 0; k && j < i; j++) {
-            const ml_family_key *other = key_of(s->family, flags[j].field);
-            bool there = *(const bool *)((const char *)s + flags[j].field);
-            if (other && !strcmp(other->key, k->key) && there != on)
-                return ml_fail(
-                    ML_INPUT, "biases on %s alone: %s of config.json stands for %s and %s",
-                    on ? flags[i].where : flags[j].where, k->key, flags[j].where, flags[i].where);
-        }
-    }
-    return ML_OK;
-}
-
-/* What is written is read back: a width, an epsilon or a base of the rotation for which the family
- * has no key would come back as another one. The tensors say the rest. */
+/* What is written is read back: a width, an epsilon or a bias for which the family has no key, or
+ * one with others, would come back as another one. The tensors say the rest. */
 static ml_status check_readable(const json_t *o, const ml_model_spec *s)
 {
     ml_model_spec read;
@@ -197,8 +160,7 @@ static ml_status copy_token_ids(json_t *o, const ml_text *source, int64_t labels
 ml_status hf_config_write(const ml_model_spec *spec, ml_dtype dtype, int32_t end_of_text,
                           const ml_text *source, ml_text *out)
 {
-    ml_status checked = check_biases(spec);
-    if (checked != ML_OK) return checked;
+    ml_status checked = ML_OK;
     json_t *o = spec_json(spec);
     if (o)
         json_object_set_new(o, "torch_dtype",

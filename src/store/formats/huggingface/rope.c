@@ -195,15 +195,14 @@ static ml_status read_local(const rope_source *from, const json_t *parameters, m
 static ml_status read_top(const rope_source *from, const json_t *rope, const char *usual,
                           const char *own, double otherwise, double *out)
 {
-    double top = real_or(from->root, own ? own : usual, otherwise);
+    double top = real_or(from->root, own ? own : usual, otherwise),
+           passed_over = real_or(from->root, usual, top);
     *out = real_or(rope, usual, top);
-    if (*out != real_or(from->root, usual, *out) && own && !is_there(json_object_get(rope, usual)))
-        return ml_fail(ML_INPUT,
-                       "%s: %g, but %s reads %s, which is %g here; expected one value: remove %s "
-                       "or make them equal",
-                       usual, real_or(from->root, usual, *out), from->family->title, own, *out,
-                       usual);
-    return ML_OK;
+    if (passed_over == top || is_there(json_object_get(rope, usual))) return ML_OK;
+    return ml_fail(ML_INPUT,
+                   "%s: %g, but %s reads %s, which is %g here; expected one value: remove %s or "
+                   "make them equal",
+                   usual, passed_over, from->family->title, own, top, usual);
 }
 
 ml_status hf_rope_read(const json_t *root, ml_model_spec *s)
