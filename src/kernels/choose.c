@@ -89,17 +89,13 @@ static ml_kernels_paths paths_of(const ml_kernels_options *options)
 
 /* Paths that do the same as a better one which can run, too, so that neither their scratch memory,
  * oneDNN's the largest of all, nor their measurement need be there. */
-static bool is_outdone(const ml_backend *path, const ml_kernels_options *options,
-                       const ml_kernels_paths *paths)
+static bool is_outdone(const ml_backend *path, const ml_kernels_paths *paths)
 {
     const bool amx = ml_kernels_paths_have(paths, ml_backend_native_amx.name, NULL);
     if (path == &ml_backend_native_bf16) return amx;
 #ifdef MPILORA_HAS_ONEDNN
     if (path == &ml_backend_onednn_bf16)
-        return amx || (options->weight_dtype == ML_BF16 &&
-                       ml_kernels_paths_have(paths, ml_backend_native_bf16.name, NULL));
-#else
-    (void)options;
+        return amx || ml_kernels_paths_have(paths, ml_backend_native_bf16.name, NULL);
 #endif
     return false;
 }
@@ -110,7 +106,7 @@ static bool is_candidate(const ml_backend *path, const ml_kernels_options *optio
     const ml_kernels_paths paths = paths_of(options);
     if (!ml_kernels_paths_have(&paths, path->name, NULL)) return false;
     if ((path->rounds && options->exact) || (!path->ordered && options->ordered)) return false;
-    return is_auto(options->backend) ? path != &ml_backend_ref && !is_outdone(path, options, &paths)
+    return is_auto(options->backend) ? path != &ml_backend_ref && !is_outdone(path, &paths)
                                      : !strcmp(path->name, options->backend);
 }
 

@@ -60,9 +60,7 @@ typedef struct ml_kernels_owner {
     ml_product_blocking blocking; /* likewise */
     const ml_narrow_set *narrow;  /* of narrow_path.c, and the rows that are narrowed at a time */
     int64_t narrow_rows;
-    int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c, for the
-                               activations of onednn/blocks.c */
-    int64_t panel_elements; /* of the latter, for decoded weights */
+    int64_t chunk_elements; /* of it, for each of the two chunks of onednn/matmul.c */
     ml_attention_scratch attention;
     /* From the vector path; NULL under "ref". */
     void (*small_forward)(int64_t T, const float *x, int64_t ldx, const ml_weight *w, float beta,

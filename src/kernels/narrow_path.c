@@ -1,7 +1,7 @@
-/* The backends "native-bf16" and "native-amx": weights in bf16, with AMX in blocks, too, by the
- * project's own product with AVX-512's or AMX's bf16 instructions, with AMX attention as well; all
- * other products by the backend "native", or by oneDNN where it is there. Both products work in the
- * same scratch memory, one after the other. */
+/* The backends "native-bf16" and "native-amx": weights in bf16 and in blocks by the project's own
+ * product with AVX-512's or AMX's bf16 instructions, with AMX attention as well; all other products
+ * by the backend "native", or by oneDNN where it is there. Both products work in the same scratch
+ * memory, one after the other. */
 #include "kernels/kernels_private.h"
 #include "kernels/narrow.h"
 
@@ -126,7 +126,7 @@ static ml_status start_amx(ml_kernels_owner *owner, const ml_kernels_options *op
 
 static bool has_bf16(ml_dtype dtype)
 {
-    return dtype == ML_BF16 && ml_narrow_set_avx512bf16.available();
+    return dtype != ML_FP32 && ml_narrow_set_avx512bf16.available();
 }
 
 static bool has_amx(ml_dtype dtype) { return dtype != ML_FP32 && ml_narrow_set_amx.available(); }

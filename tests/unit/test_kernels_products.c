@@ -218,12 +218,11 @@ static void blocks_in_bf16(const char *path)
 static void blocks_are_multiplied_in_bf16(void **state)
 {
     (void)state;
-    blocks_in_bf16("onednn-bf16");
+    blocks_in_bf16("native-bf16");
     blocks_in_bf16("native-amx");
 }
 
-/* Backward over so many rows oneDNN narrows what a panel needs at a time, AMX what a part of the
- * depth needs. */
+/* Backward over so many rows, activations are narrowed a part of the depth at a time. */
 static void vocabulary_in_bf16(const char *path)
 {
     enum { ROWS = 16500, COLS = 64 };
@@ -247,12 +246,12 @@ static void vocabulary_in_bf16(const char *path)
 static void a_vocabulary_of_blocks_is_multiplied_in_bf16(void **state)
 {
     (void)state;
-    vocabulary_in_bf16("onednn-bf16");
+    vocabulary_in_bf16("native-bf16");
     vocabulary_in_bf16("native-amx");
 }
 
-/* Blocks go through the project's own products, oneDNN's in bf16 and the reference alone; exactly,
- * not through bf16. */
+/* Blocks go through the project's own products and the reference alone; exactly, not through bf16.
+ */
 static void libraries_do_not_take_blocks(void **state)
 {
     (void)state;
@@ -261,9 +260,12 @@ static void libraries_do_not_take_blocks(void **state)
     assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
     assert_non_null(strstr(ml_error_text(), "with q4_k weights"));
     options = options_of("onednn-bf16", ML_Q4_K);
-    options.exact = true;
     assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
     assert_null(strstr(ml_error_text(), ", onednn-bf16"));
+    options = options_of("native-bf16", ML_Q4_K);
+    options.exact = true;
+    assert_int_equal(ml_kernels_create(&k, &options), ML_USAGE);
+    assert_null(strstr(ml_error_text(), ", native-bf16"));
 }
 
 /* More rows than the scratch memory is made for run in rounds, and a row has the same bits beside

@@ -1,6 +1,5 @@
 /* The backends "onednn-bf16" and "onednn-matmul": oneDNN multiplies straight from the plain
- * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way (weights in
- * blocks: blocks.c).
+ * weight, in its own type; for bf16 the activations are narrowed to bf16 on the way.
  *
  * The number of tokens changes from batch to batch, a primitive's shape does not: tokens are cut
  * into chunks of a few fixed sizes, and the last one is filled up with zero rows. A chunk writes
@@ -55,7 +54,7 @@ static int64_t chunk_elements(const ml_kernels_options *options)
     return ml_round_up(most, 32);
 }
 
-int64_t ml_onednn_cache_floats(void)
+static int64_t cache_floats(void)
 {
     return ml_round_up((int64_t)sizeof(ml_matmul_cache), 64) / (int64_t)sizeof(float);
 }
@@ -67,20 +66,20 @@ static int64_t as_floats(ml_dtype dtype, int64_t elements)
 
 static int64_t scratch_floats(const ml_kernels_options *options, int threads)
 {
-    if (ml_dtype_is_block(options->weight_dtype)) return ml_onednn_blocks_scratch_floats(options);
     int64_t elements = chunk_elements(options);
     return ml_round_up(ml_panel_scratch_floats(options, threads), 16) +
-           as_floats(options->weight_dtype, elements) + elements + ml_onednn_cache_floats();
+           as_floats(options->weight_dtype, elements) + elements + cache_floats();
 }
 
-ml_matmul_cache *ml_onednn_cache_of(const ml_kernels_owner *owner)
+static ml_matmul_cache *cache_of(const ml_kernels_owner *owner)
 {
     return (ml_matmul_cache *)(void *)(owner->product_scratch + owner->product_floats -
-                                       ml_onednn_cache_floats());
+                                       cache_floats());
 }
 
-void ml_onednn_copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
-                                int64_t filled, int64_t n, const float *x, int64_t ldx, void *to)
+/* As `type` without distances between rows, those from `filled` on zero. */
+static void copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
+                             int64_t filled, int64_t n, const float *x, int64_t ldx, void *to)
 {
     int64_t size = type == dnnl_bf16 ? 2 : 4;
 #pragma omp parallel for schedule(static)
@@ -95,8 +94,7 @@ void ml_onednn_copy_activations(const ml_kernels *k, dnnl_data_type_t type, int6
     }
 }
 
-void ml_onednn_put_results(int64_t rows, int64_t n, const float *from, bool add, float *c,
-                           int64_t ldc)
+static void put_results(int64_t rows, int64_t n, const float *from, bool add, float *c, int64_t ldc)
 {
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < rows; t++)
@@ -113,7 +111,6 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
     ml_matmul_key key = {.m = chunk,
                          .rows = w->rows,
                          .cols = w->cols,
-                         .lda = in,
                          .ldc = ldy,
                          .backward = backward,
                          .add = beta != 0};
@@ -121,12 +118,12 @@ static bool run_chunk(const ml_kernels *k, const scratch *s, const ml_weight *w,
     if (w->dtype == ML_FP32 && filled == chunk && ldx == in)
         a = x;
     else
-        ml_onednn_copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
+        copy_activations(k, s->cache->type, chunk, filled, in, x, ldx, s->a);
     if (filled == chunk && ml_matmul_run(s->cache, &key, a, w->data, y)) return true;
     key.ldc = out;
     key.add = false;
     if (!ml_matmul_run(s->cache, &key, a, w->data, s->c)) return false;
-    ml_onednn_put_results(filled, out, s->c, beta != 0, y, ldy);
+    put_results(filled, out, s->c, beta != 0, y, ldy);
     return true;
 }
 
@@ -162,7 +159,7 @@ static bool run(const ml_kernels *k, bool backward, int64_t T, const float *x, i
                 const ml_weight *w, float beta, float *y, int64_t ldy)
 {
     const ml_kernels_owner *owner = ml_kernels_owner_of(k);
-    ml_matmul_cache *cache = ml_onednn_cache_of(owner);
+    ml_matmul_cache *cache = cache_of(owner);
     if ((w->dtype == ML_BF16) != (cache->type == dnnl_bf16)) return false;
     int64_t widest = widest_of(w->rows, w->cols);
     if (chunk_of(T, widest) * widest > owner->chunk_elements) return false;
@@ -192,21 +189,20 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
 
 static ml_status start(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    if (ml_dtype_is_block(options->weight_dtype)) return ml_onednn_blocks_start(owner, options);
     owner->chunk_elements = chunk_elements(options);
     owner->table.weight_forward = weight_forward;
     owner->table.weight_backward = weight_backward;
     owner->table.gemm = ml_onednn_gemm;
-    return ml_matmul_cache_start(ml_onednn_cache_of(owner),
+    return ml_matmul_cache_start(cache_of(owner),
                                  options->weight_dtype == ML_BF16 ? dnnl_bf16 : dnnl_f32);
 }
 
-static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(ml_onednn_cache_of(owner)); }
+static void stop(ml_kernels_owner *owner) { ml_matmul_cache_stop(cache_of(owner)); }
 
 /* bf16 instructions, of AVX-512 or AMX, and code in oneDNN that uses them. */
 static bool bf16_available(ml_dtype dtype)
 {
-    return dtype != ML_FP32 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+    return dtype == ML_BF16 && (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
                                    dnnl_cpu_isa_avx512_core_bf16;
 }
 

@@ -39,8 +39,8 @@ typedef struct matrices {
 static bool describe(const ml_matmul_cache *cache, const ml_matmul_key *key, matrices *out)
 {
     int64_t n = key->backward ? key->cols : key->rows, k = key->backward ? key->rows : key->cols;
-    const dnnl_dims_t a_size = {key->m, k}, a_step = {key->lda, 1}, w_size = {k, n},
-                      c_size = {key->m, n}, c_step = {key->ldc, 1};
+    const dnnl_dims_t a_size = {key->m, k}, a_step = {k, 1}, w_size = {k, n}, c_size = {key->m, n},
+                      c_step = {key->ldc, 1};
     const dnnl_dims_t w_step = {key->backward ? key->cols : 1, key->backward ? 1 : key->cols};
     return onednn_matrix(&out->a, a_size, cache->type, a_step) &&
            onednn_matrix(&out->w, w_size, cache->type, w_step) &&
@@ -93,8 +93,8 @@ static void create_matmul(const ml_matmul_cache *cache, ml_matmul *x)
 
 static bool same_key(const ml_matmul_key *a, const ml_matmul_key *b)
 {
-    return a->m == b->m && a->rows == b->rows && a->cols == b->cols && a->lda == b->lda &&
-           a->ldc == b->ldc && a->backward == b->backward && a->add == b->add;
+    return a->m == b->m && a->rows == b->rows && a->cols == b->cols && a->ldc == b->ldc &&
+           a->backward == b->backward && a->add == b->add;
 }
 
 static const ml_matmul *find(ml_matmul_cache *cache, const ml_matmul_key *key)

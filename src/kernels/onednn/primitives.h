@@ -12,7 +12,7 @@
 /* What tells one primitive from another. */
 typedef struct ml_matmul_key {
     int64_t m, rows, cols; /* W is rows × cols; C[m, rows] or C[m, cols] */
-    int64_t lda, ldc;
+    int64_t ldc;
     bool backward; /* A·W instead of A·Wᵀ */
     bool add;      /* C += */
 } ml_matmul_key;
@@ -39,19 +39,5 @@ void ml_matmul_cache_stop(ml_matmul_cache *cache);
 /* Runs the product; false where it is not usable or fails: nothing is computed then. */
 bool ml_matmul_run(ml_matmul_cache *cache, const ml_matmul_key *key, const void *a, const void *w,
                    float *c);
-
-/* matmul.c: the cache at the end of the backend's scratch memory; activations as `type` without
- * distances between rows, those from `filled` on zero; results to their place. */
-int64_t ml_onednn_cache_floats(void);
-ml_matmul_cache *ml_onednn_cache_of(const ml_kernels_owner *owner);
-void ml_onednn_copy_activations(const ml_kernels *k, dnnl_data_type_t type, int64_t rows,
-                                int64_t filled, int64_t n, const float *x, int64_t ldx, void *to);
-void ml_onednn_put_results(int64_t rows, int64_t n, const float *from, bool add, float *c,
-                           int64_t ldc);
-
-/* blocks.c: the products of "onednn-bf16" with weights in blocks. */
-int64_t ml_onednn_blocks_scratch_floats(const ml_kernels_options *options);
-ml_status ml_onednn_blocks_start(ml_kernels_owner *owner,
-                                 const ml_kernels_options *options) ML_NODISCARD;
 
 #endif
