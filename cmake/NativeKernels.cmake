@@ -6,10 +6,9 @@ get_filename_component(root ${CMAKE_CURRENT_LIST_DIR} DIRECTORY) # also of tests
 file(GLOB MPILORA_NATIVE_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/native/*.c)
 file(GLOB MPILORA_ROUNDED_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/rounded/*.c)
 file(GLOB MPILORA_NARROW_SOURCES CONFIGURE_DEPENDS ${root}/src/kernels/narrow/*.c)
-# Of native/, compiled for AMX as well: attention whose blocks are multiplied by tiles (narrow/operands.h).
-set(MPILORA_TILE_ATTENTION_SOURCES)
+# Of native/, compiled for these as well: attention whose blocks are multiplied in bf16 (narrow/operands.h).
 foreach(file attention_backward attention_forward attention_relative block_product)
-  list(APPEND MPILORA_TILE_ATTENTION_SOURCES ${root}/src/kernels/native/${file}.c)
+  list(APPEND MPILORA_NARROW_SOURCES ${root}/src/kernels/native/${file}.c)
 endforeach()
 
 # Blocks have the bytes of other programs, which round every product.
@@ -51,7 +50,6 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   mpilora_kernels(rounded avx512vnni ${avx512} -mavx512vnni)
   mpilora_kernels(narrow avx512bf16 ${avx512} -mavx512bf16)
   mpilora_kernels(narrow amx ${avx512} -mavx512bf16 -mamx-tile -mamx-bf16)
-  target_sources(mpilora_narrow_amx PRIVATE ${MPILORA_TILE_ATTENTION_SOURCES})
 endif()
 
 # For tests on processors without AVX-512 and AMX: what of native/ and narrow/ is written for them, made of AVX2 there
@@ -69,5 +67,4 @@ if(MPILORA_SIMDE_INCLUDE_DIR AND CMAKE_C_COMPILER_ID STREQUAL "GNU" AND TARGET m
   mpilora_simulated_objects(mpilora_simulated native avx512 instructions.h -O0)
   mpilora_simulated_objects(mpilora_simulated_narrow_avx512bf16 narrow avx512bf16 narrow.h -O2)
   mpilora_simulated_objects(mpilora_simulated_narrow_amx narrow amx narrow.h -O2 -DMPILORA_SIMULATES_TILES)
-  target_sources(mpilora_simulated_narrow_amx PRIVATE ${MPILORA_TILE_ATTENTION_SOURCES})
 endif()

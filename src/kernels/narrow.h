@@ -56,17 +56,20 @@ typedef struct ml_narrow_set {
     int64_t rows, depth, part, columns; /* as above */
 } ml_narrow_set;
 
-/* Attention as native/ has it, with AMX's products of blocks; ml_kernels' equations. */
-void ml_attention_forward_amx(const ml_kernels *k, const ml_attention_shape *shape,
-                              const ml_sequences *sequences, const float *q, int64_t ldq,
-                              const float *key, const float *value, int64_t ldkv, float *o,
-                              int64_t ldo, float *lse);
-void ml_attention_backward_amx(const ml_kernels *k, const ml_attention_shape *shape,
-                               const ml_sequences *sequences, const ml_attention_kept *kept,
-                               const float *d_o, int64_t lddo, float *dq, int64_t lddq, float *dk,
-                               float *dv, int64_t lddkv);
-
-/* On x86-64 only. */
+/* On x86-64 only, as all that follows. */
 extern const ml_narrow_set ml_narrow_set_avx512bf16, ml_narrow_set_amx;
+
+/* Attention as native/ has it, with products of blocks in bf16; ml_kernels' equations. */
+typedef void ml_narrow_attention_forward(const ml_kernels *k, const ml_attention_shape *shape,
+                                         const ml_sequences *sequences, const float *q, int64_t ldq,
+                                         const float *key, const float *value, int64_t ldkv,
+                                         float *o, int64_t ldo, float *lse);
+typedef void ml_narrow_attention_backward(const ml_kernels *k, const ml_attention_shape *shape,
+                                          const ml_sequences *sequences,
+                                          const ml_attention_kept *kept, const float *d_o,
+                                          int64_t lddo, float *dq, int64_t lddq, float *dk,
+                                          float *dv, int64_t lddkv);
+ml_narrow_attention_forward ml_attention_forward_avx512bf16, ml_attention_forward_amx;
+ml_narrow_attention_backward ml_attention_backward_avx512bf16, ml_attention_backward_amx;
 
 #endif

@@ -1,6 +1,6 @@
 /* The backends "native-bf16" and "native-amx": weights in bf16 and in blocks by the project's own
- * product with AVX-512's or AMX's bf16 instructions, with AMX attention as well; all other products
- * by the backend "native", or by oneDNN where it is there. Both products work in the same scratch
+ * product with AVX-512's or AMX's bf16 instructions, and attention with them; all other products by
+ * the backend "native", or by oneDNN where it is there. Both products work in the same scratch
  * memory, one after the other. */
 #include "kernels/kernels_private.h"
 #include "kernels/narrow.h"
@@ -95,7 +95,8 @@ static void weight_backward(const ml_kernels *k, int64_t T, const float *dy, int
                                         .ldc = ldx});
 }
 
-static ml_status start(const ml_narrow_set *set, ml_kernels_owner *owner,
+static ml_status start(const ml_narrow_set *set, ml_narrow_attention_forward *forward,
+                       ml_narrow_attention_backward *backward, ml_kernels_owner *owner,
                        const ml_kernels_options *options)
 {
     ml_status st = ml_backend_native.start(owner, options);
@@ -107,21 +108,22 @@ static ml_status start(const ml_narrow_set *set, ml_kernels_owner *owner,
 #if defined(MPILORA_HAS_ONEDNN)
     owner->table.gemm = ml_onednn_gemm;
 #endif
+    if (!owner->attention_dots) return ML_OK; /* vector path "ref" has none */
+    owner->table.attention_forward = forward;
+    owner->table.attention_backward = backward;
     return ML_OK;
 }
 
 static ml_status start_bf16(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    return start(&ml_narrow_set_avx512bf16, owner, options);
+    return start(&ml_narrow_set_avx512bf16, ml_attention_forward_avx512bf16,
+                 ml_attention_backward_avx512bf16, owner, options);
 }
 
 static ml_status start_amx(ml_kernels_owner *owner, const ml_kernels_options *options)
 {
-    ml_status st = start(&ml_narrow_set_amx, owner, options);
-    if (st != ML_OK || !owner->attention_dots) return st; /* "ref" has none */
-    owner->table.attention_forward = ml_attention_forward_amx;
-    owner->table.attention_backward = ml_attention_backward_amx;
-    return ML_OK;
+    return start(&ml_narrow_set_amx, ml_attention_forward_amx, ml_attention_backward_amx, owner,
+                 options);
 }
 
 static bool has_bf16(ml_dtype dtype)

@@ -262,6 +262,8 @@ static inline long simulated_syscall(long number, int what, int state)
 
 #endif
 
+#define __AVX512BF16__ 1
+
 /* ---- and that it is there ------------------------------------------------------------------ */
 
 #undef __builtin_cpu_supports

@@ -1,4 +1,4 @@
-/* What attention's products of blocks take where AMX multiplies: numbers narrowed to bf16, A by
+/* What attention's products of blocks take where bf16 is multiplied: numbers narrowed to it, A by
  * rows, B in panels of pairs as pack.h has them. The names are native/operands.h's. C, and what is
  * done with it, stays fp32: scores are scaled there, so that forward's and backward's products have
  * the same operands, whatever was kept for backward. */
@@ -8,10 +8,11 @@
 #include "kernels/narrow/tile.h"
 #include "kernels/native/attention.h"
 
-/* A row that keeps all of its sum is multiplied by 1: to ask takes as long as the products. */
-enum { QUERIES_ARE_SCALED = 0, BEYOND_DIAGONAL = TILE_ROWS, ALL_ROWS_ARE_KEPT = 1 };
+/* TOGETHER: rows of A that begin at the same element of the depth where others are zero. A row that
+ * keeps all of its sum is multiplied by 1: to ask takes as long as the products. */
+enum { TOGETHER = LINE, QUERIES_ARE_SCALED = 0, BEYOND_DIAGONAL = TOGETHER, ALL_ROWS_ARE_KEPT = 1 };
 
-/* Rows come in whole tiles. What they hold beyond the block's own is zero. */
+/* Rows come in whole lines of them. What they hold beyond the block's own is zero. */
 typedef struct left {
     const uint16_t *a; /* [rows][ld] */
     int64_t ld;
@@ -31,11 +32,11 @@ _Static_assert(2 * TILE_COLUMNS == BLOCK,
 ML_INLINE void begin_products(void) { begin_tiles(); }
 ML_INLINE void end_products(void) { end_tiles(); }
 
-/* Up to whole tiles: what these rows give to C would be added to rows that are no less C's than the
- * others. */
+/* Up to whole lines, since they are B's depth and columns, too, and what AMX multiplies with
+ * them. */
 ML_INLINE void clear_rows_beyond(int64_t rows, int64_t ld, uint16_t *a)
 {
-    const int64_t beyond = ml_round_up(rows, TILE_ROWS) - rows;
+    const int64_t beyond = ml_round_up(rows, LINE) - rows;
     if (beyond > 0) memset(a + rows * ld, 0, (size_t)(beyond * ld) * sizeof *a);
 }
 
@@ -131,21 +132,19 @@ ML_INLINE left left_of_turned(const float *square, int64_t m, int64_t k, float *
 ML_INLINE void multiply(part which, int64_t m, int64_t n, int64_t k, left a, right b, float *c,
                         int64_t ldc, bool add)
 {
-    for (int64_t i = 0; i < m; i += TILE_ROWS) {
+    for (int64_t i = 0; i < m; i += TOGETHER) {
         const int64_t from = which == PART_A_UPPER ? ml_min(i, k) : 0,
-                      to = which == PART_A_LOWER ? ml_min(i + TILE_ROWS, k) : k,
+                      to = which == PART_A_LOWER ? ml_min(i + TOGETHER, k) : k,
                       pairs = panel_pairs(to - from), first = which == PART_RESULT_UPPER ? i : 0,
-                      end = which == PART_RESULT_LOWER ? ml_min(n, i + TILE_ROWS) : n;
-        for (int64_t j = first; j < end; j += TILE_COLUMNS) {
-            const sums sum = {c + i * ldc + j, ldc, 0};
-            multiply_whole(m - i > SIDE, pairs, a.a + i * a.ld + from, a.ld, LINE,
-                           b.pairs + j / TILE_COLUMNS * b.panel + from / 2 * TILE_COLUMNS, add, sum,
-                           sum, NULL);
-        }
+                      end = which == PART_RESULT_LOWER ? ml_min(n, i + TOGETHER) : n;
+        for (int64_t j = first; j < end; j += TILE_COLUMNS)
+            multiply_apart(ml_min(TOGETHER, m - i), pairs, a.a + i * a.ld + from, a.ld,
+                           b.pairs + j / TILE_COLUMNS * b.panel + from / 2 * TILE_COLUMNS, add,
+                           (sums){c + i * ldc + j, ldc, 0});
     }
 }
 
-/* Products by tiles take no longer than their operands' way from memory, whose rows lie too far
+/* Products of bf16 take little longer than their operands' way from memory, whose rows lie too far
  * apart for the processor to guess them. */
 ML_INLINE void ask_for_row(const numbers *x, int64_t i)
 {

@@ -135,6 +135,14 @@ ML_INLINE void multiply_whole(const bool two, int64_t pairs, const uint16_t *a, 
     }
 }
 
+/* C (+)= A·B of attention: up to TILE_ROWS rows of A, lda apart, one panel of B. C has room for
+ * rows in whole sides. */
+ML_INLINE void multiply_apart(int64_t rows, int64_t pairs, const uint16_t *a, int64_t lda,
+                              const uint32_t *b, bool add, sums c)
+{
+    multiply_whole(rows > SIDE, pairs, a, lda, LINE, b, add, c, c, NULL);
+}
+
 /* Of another number of rows, packed A has what stands behind them, and its sums are let fall. Such
  * rows are added to C where whole tiles add theirs, so that their bits are those that they would
  * have there. */
@@ -195,8 +203,8 @@ ML_INLINE void end_tiles(void) {}
 ML_INLINE int64_t rows_of_part(int64_t rows) { return rows; }
 ML_INLINE int64_t rows_of_tile(int64_t left, int64_t tiles) { return left / tiles; }
 
-ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                             float beta, sums from, sums to)
+ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, const int64_t lda,
+                             const uint32_t *b, float beta, sums from, sums to)
 {
     __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 14
@@ -211,7 +219,7 @@ ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, c
 #pragma GCC unroll 14
         for (int i = 0; i < rows; i++) {
             int32_t pair;
-            memcpy(&pair, a + i * DEPTH + 2 * l, sizeof pair);
+            memcpy(&pair, a + i * lda + 2 * l, sizeof pair);
             const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
             sum[i][0] = _mm512_dpbf16_ps(sum[i][0], both, left);
             sum[i][1] = _mm512_dpbf16_ps(sum[i][1], both, right);
@@ -228,13 +236,12 @@ ML_INLINE void multiply_rows(const int rows, int64_t pairs, const uint16_t *a, c
         }
 }
 
-ML_INLINE void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
-                             float beta, sums from, sums to, requests *r)
+ML_INLINE void multiply_some(int64_t rows, int64_t pairs, const uint16_t *a, const int64_t lda,
+                             const uint32_t *b, float beta, sums from, sums to)
 {
-    for (int64_t l = 0; l < pairs; l += SIDE) ask(r);
-#define ROWS(n)                                        \
-    case n:                                            \
-        multiply_rows(n, pairs, a, b, beta, from, to); \
+#define ROWS(n)                                             \
+    case n:                                                 \
+        multiply_rows(n, pairs, a, lda, b, beta, from, to); \
         break;
     switch (rows) { /* each number of rows has its own unrolled code */
         ROWS(1)
@@ -255,6 +262,24 @@ ML_INLINE void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, con
         break;
     }
 #undef ROWS
+}
+
+ML_INLINE void multiply_tile(int64_t rows, int64_t pairs, const uint16_t *a, const uint32_t *b,
+                             float beta, sums from, sums to, requests *r)
+{
+    for (int64_t l = 0; l < pairs; l += SIDE) ask(r);
+    multiply_some(rows, pairs, a, DEPTH, b, beta, from, to);
+}
+
+/* C (+)= A·B of attention: rows of A, lda apart, one panel of B. */
+static inline void multiply_apart(int64_t rows, int64_t pairs, const uint16_t *a, int64_t lda,
+                                  const uint32_t *b, bool add, sums c)
+{
+    int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    for (int64_t some; tiles > 0; tiles--, rows -= some, a += some * lda, c.at += some * c.ld) {
+        some = rows_of_tile(rows, tiles);
+        multiply_some(some, pairs, a, lda, b, add, c, c);
+    }
 }
 
 #endif

@@ -9,8 +9,8 @@
 
 #include "kernels/native/native.h"
 
-/* PAD: columns of heads come in multiples of it, of products by AMX's tiles in whole tiles. */
-#if defined(__AMX_BF16__)
+/* PAD: columns of heads come in multiples of it, of products of bf16 in whole panels. */
+#if defined(__AVX512BF16__)
 enum { BLOCK = ML_ATTENTION_BLOCK, PAD = ML_ATTENTION_PAD };
 #else
 enum { BLOCK = ML_ATTENTION_BLOCK, PAD = 16 };

@@ -1,11 +1,12 @@
-/* What attention's products of blocks take: floats, read where they lie. Compiled for AMX, the same
- * names stand for bf16 in the order that its tiles want (narrow/operands.h). */
+/* What attention's products of blocks take: floats, read where they lie. Compiled for
+ * instructions that multiply bf16, the same names stand for that, in the order that these want
+ * (narrow/operands.h). */
 #ifndef MPILORA_KERNELS_NATIVE_OPERANDS_H
 #define MPILORA_KERNELS_NATIVE_OPERANDS_H
 
 #include "kernels/native/attention.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 #include "kernels/narrow/operands.h"
 #else
 
