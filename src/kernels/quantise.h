@@ -43,9 +43,4 @@ void ml_quantise_q5_k(const float *x, uint8_t *block);
 void ml_quantise_q6_k(const float *x, uint8_t *block);
 void ml_quantise_iq4_nl(const float *x, uint8_t *block);
 
-/* And what follows the search: blocks from the scales (and offsets ≤ 0) of their groups. */
-void ml_put_q4_k(const float *x, const float scale[8], const float offset[8], uint8_t *block);
-void ml_put_q5_k(const float *x, const float scale[8], const float offset[8], uint8_t *block);
-void ml_put_q6_k(const float *x, const float scale[16], uint8_t *block);
-
 #endif

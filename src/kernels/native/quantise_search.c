@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "kernels/native/quantise.h"
+#include "kernels/quantise_put.h"
 
 #define ML_TEXT_(x) #x
 #define ML_TEXT(x) ML_TEXT_(x)
@@ -92,15 +93,13 @@ ML_INLINE void turn(const float *x, int group, lanes *out)
 
 /* ---- a group of 32 with a scale and a minimum ---------------------------------------------- */
 
-enum { GROUP = 32, BLOCK = 256, GROUPS = 8 };
-
 typedef struct search {
     float most, first, step;
     int steps;
 } search;
 
 typedef struct groups {
-    lanes x[GROUP], weight[GROUP], code[GROUP], low, high, sum_w, sum_wx;
+    lanes x[K_GROUP], weight[K_GROUP], code[K_GROUP], low, high, sum_w, sum_wx;
 } groups;
 
 ML_INLINE void weigh(groups *g)
@@ -108,14 +107,14 @@ ML_INLINE void weigh(groups *g)
     lanes squares = {0};
     g->low = squares;
     g->high = g->x[0];
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < K_GROUP; i++) {
         squares += g->x[i] * g->x[i];
         g->low = choose(g->x[i] < g->low, g->x[i], g->low);
         g->high = choose(g->x[i] > g->high, g->x[i], g->high);
     }
-    lanes typical = root(squares / (float)GROUP);
+    lanes typical = root(squares / (float)K_GROUP);
     g->sum_w = g->sum_wx = (lanes){0};
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < K_GROUP; i++) {
         g->weight[i] = typical + magnitude(g->x[i]);
         g->sum_w += g->weight[i];
         g->sum_wx += g->weight[i] * g->x[i];
@@ -125,7 +124,7 @@ ML_INLINE void weigh(groups *g)
 ML_INLINE lanes error_of(const groups *g, lanes scale, lanes offset)
 {
     lanes error = {0};
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < K_GROUP; i++) {
         lanes d = scale * g->code[i] + offset - g->x[i];
         error += g->weight[i] * (d * d);
     }
@@ -137,7 +136,7 @@ ML_INLINE lanes error_of(const groups *g, lanes scale, lanes offset)
 ML_INLINE words solve(groups *g, lanes most, lanes inverse, lanes *scale, lanes *offset)
 {
     lanes c1 = {0}, c2 = {0}, cx = {0}, zero = {0};
-    for (int i = 0; i < GROUP; i++) {
+    for (int i = 0; i < K_GROUP; i++) {
         lanes code = nearest(inverse * (g->x[i] - g->low), zero, most), w = g->weight[i] * code;
         g->code[i] = code;
         c1 += w;
@@ -159,7 +158,8 @@ ML_INLINE void fit_groups(groups *g, const search *s, lanes *scale, lanes *offse
     lanes range = g->high - g->low, zero = {0}, most = spread(s->most), bottom = g->low;
     words flat = ~(range > zero);
     lanes inverse = most / range, best_scale = 1.0F / inverse, best_offset = g->low;
-    for (int i = 0; i < GROUP; i++) g->code[i] = nearest(inverse * (g->x[i] - g->low), zero, most);
+    for (int i = 0; i < K_GROUP; i++)
+        g->code[i] = nearest(inverse * (g->x[i] - g->low), zero, most);
     lanes least = error_of(g, best_scale, best_offset);
     for (int i = 0; i <= s->steps; i++) {
         lanes a, b;
@@ -177,28 +177,26 @@ ML_INLINE void fit_groups(groups *g, const search *s, lanes *scale, lanes *offse
 }
 
 /* Groups are lanes: those of K_TOGETHER blocks. */
-enum { K_TOGETHER = (LANES + GROUPS - 1) / GROUPS };
+enum { K_TOGETHER = (LANES + K_GROUPS - 1) / K_GROUPS };
 
 ML_INLINE void quantise_k(const float *x, const search *s, uint8_t *out, int64_t bytes,
-                          void (*put)(const float *x, const float scale[GROUPS],
-                                      const float offset[GROUPS], uint8_t *block))
+                          void (*put)(const float *x, const float scale[K_GROUPS],
+                                      const float offset[K_GROUPS], uint8_t *block))
 {
-    float scales[GROUPS * K_TOGETHER], offsets[GROUPS * K_TOGETHER];
-    for (int first = 0; first < GROUPS * K_TOGETHER; first += LANES) {
+    float scales[K_GROUPS * K_TOGETHER], offsets[K_GROUPS * K_TOGETHER];
+    for (int first = 0; first < K_GROUPS * K_TOGETHER; first += LANES) {
         groups g;
         lanes scale, offset;
-        turn(x + GROUP * first, GROUP, g.x);
+        turn(x + K_GROUP * first, K_GROUP, g.x);
         fit_groups(&g, s, &scale, &offset);
         memcpy(scales + first, &scale, sizeof scale);
         memcpy(offsets + first, &offset, sizeof offset);
     }
     for (int b = 0; b < K_TOGETHER; b++)
-        put(x + BLOCK * b, scales + GROUPS * b, offsets + GROUPS * b, out + bytes * b);
+        put(x + K_WEIGHTS * b, scales + K_GROUPS * b, offsets + K_GROUPS * b, out + bytes * b);
 }
 
 /* ---- Q6_K: 16 groups of 16 are one block ---------------------------------------------------- */
-
-enum { Q6_GROUP = 16, Q6_GROUPS = 16 };
 
 ML_INLINE lanes largest(const lanes *x, int n)
 {
@@ -259,17 +257,17 @@ ML_INLINE words nearest_in_table(lanes v)
 
 ML_INLINE void quantise_iq4_nl(const float *x, uint8_t *out)
 {
-    lanes g[GROUP], zero = {0}, scale = zero, best = zero;
-    words all[GROUP];
+    lanes g[K_GROUP], zero = {0}, scale = zero, best = zero;
+    words all[K_GROUP];
     float table[16];
     for (int k = 0; k < 16; k++) table[k] = ml_iq4_values[k];
-    turn(x, GROUP, g);
-    lanes peak = largest(g, GROUP), bottom = spread(ml_iq4_values[0]);
+    turn(x, K_GROUP, g);
+    lanes peak = largest(g, K_GROUP), bottom = spread(ml_iq4_values[0]);
     words tiny = magnitude(peak) < 1e-15F;
     for (int step = 0; step < 16; step++) { /* the first leads the peak to the negated end */
         lanes inverse = step == 0 ? 1.0F / (-peak / bottom) : ((float)(step - 8) + bottom) / peak,
               cx = zero, c2 = zero;
-        for (int i = 0; i < GROUP; i++) {
+        for (int i = 0; i < K_GROUP; i++) {
             lanes w = g[i] * g[i], value = look_up(nearest_in_table(inverse * g[i]), table);
             cx += w * value * g[i];
             c2 += w * value * value;
@@ -280,7 +278,7 @@ ML_INLINE void quantise_iq4_nl(const float *x, uint8_t *out)
     }
     scale = choose(tiny, zero, scale);
     lanes inverse = choose(scale != zero, 1.0F / scale, zero);
-    for (int i = 0; i < GROUP; i++) all[i] = nearest_in_table(inverse * g[i]);
+    for (int i = 0; i < K_GROUP; i++) all[i] = nearest_in_table(inverse * g[i]);
     for (int l = 0; l < LANES; l++) {
         uint8_t *block = out + 18 * l;
         ml_put_half(scale[l], block);
