@@ -87,13 +87,26 @@ ML_INLINE void ml_take_k_factors(const uint8_t *b, ml_factors *out)
 #endif
 }
 
+ML_INLINE void ml_take_q6_factors(const uint8_t *b, ml_factors *out)
+{
+    const float d = ml_scale_at(b + 208);
+#if defined(__AVX2__)
+    const __m128i all = (__m128i)ml_load_bytes(b + 192);
+    for (int j = 0; j < 2; j++)
+        _mm256_store_ps(out->scale + 8 * j,
+                        _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(
+                                                             j ? _mm_srli_si128(all, 8) : all))));
+#else
+    for (int j = 0; j < 16; j++) out->scale[j] = d * (float)(int8_t)b[192 + j];
+#endif
+}
+
 ML_INLINE void ml_take_factors(ml_dtype dtype, const uint8_t *b, ml_factors *out)
 {
     if (dtype == ML_Q4_K || dtype == ML_Q5_K) {
         ml_take_k_factors(b, out);
     } else if (dtype == ML_Q6_K) {
-        const float d = ml_scale_at(b + 208);
-        for (int j = 0; j < 16; j++) out->scale[j] = d * (float)(int8_t)b[192 + j];
+        ml_take_q6_factors(b, out);
     } else {
         *out->scale = dtype == ML_MXFP4 ? ml_half_of_e8m0(b[0]) : ml_scale_at(b);
         if (dtype == ML_Q4_1 || dtype == ML_Q5_1) *out->offset = ml_scale_at(b + 2);

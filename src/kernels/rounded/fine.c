@@ -175,12 +175,105 @@ ML_INLINE void some_dots(ml_dtype dtype, int rows, int64_t T, const void *of, co
             dots[r][t] = ml_add_lanes(_mm256_add_ps(sum[r][t][0], sum[r][t][1]));
 }
 
+#if defined(__AVX512VNNI__)
+
+/* Formats of eight groups, two of which fill a register: half as many instructions wait for their
+ * turn. The lower half of a sum is some_dots' first sum, the upper one its second. */
+
+/* Of the lanes of groups 2·pair and 2·pair + 1, from the factors of a block's groups, or of 16
+ * weights each. */
+ML_INLINE __m512 factor_of_pair(ml_dtype dtype, __m512 factors, int pair)
+{
+    static const int32_t eights[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                         fours[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const bool halves = ml_has_halves(dtype);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_loadu_si512(halves ? fours : eights),
+                                                  _mm512_set1_epi32((halves ? 4 : 2) * pair)),
+                                 factors);
+}
+
+/* The factors of a block times those of x's groups. By halves, as they were stored: a load of both
+ * would wait until they are in the cache. */
+ML_INLINE __m512 factors_of_block(ml_dtype dtype, const ml_factors *w, const float *x)
+{
+    const fine_factors f = take_fine_factors(dtype, w, x);
+    const __m512 low = _mm512_zextps256_ps512(f.of[0]);
+    return ml_has_halves(dtype) ? _mm512_insertf32x8(low, f.of[1], 1) : low;
+}
+
+ML_INLINE __m512 add_offsets_above(__m512 sum, const ml_factors *w, const float *x)
+{
+    return _mm512_mask3_fmadd_ps(_mm512_broadcast_f32x8(_mm256_load_ps(w->offset)),
+                                 _mm512_broadcast_f32x8(_mm256_loadu_ps(x)), sum, 0xff00);
+}
+
+/* Σ c·v of two groups with x's from `at` on. */
+ML_INLINE __m512i fine_dot_of_pair(ml_dtype dtype, __m512i w, const ml_fine *x, int64_t at)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (int d = 0; d < DIGITS; d++)
+        sum = _mm512_dpbusd_epi32(d ? _mm512_slli_epi32(sum, 8) : sum, w,
+                                  _mm512_loadu_si512(x->digit[d] + ML_GROUP * at));
+    if (starts_below(dtype)) sum = _mm512_add_epi32(sum, _mm512_loadu_si512(x->start + FOURS * at));
+    return sum;
+}
+
+ML_INLINE void wide_dots(ml_dtype dtype, int rows, int64_t T, const void *of, const uint8_t *w,
+                         int64_t step, float dots[ML_FEW_ROWS][ML_SMALL_TOKENS])
+{
+    enum { GROUPS = 8 };
+    const ml_fine *x = of;
+    const int bytes = ml_block_bytes(dtype);
+    __m512 sum[ML_FEW_ROWS][ML_FINE_TOKENS];
+    for (int r = 0; r < rows; r++)
+        for (int64_t t = 0; t < T; t++) sum[r][t] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < x->groups; g += GROUPS, w += bytes)
+#pragma GCC unroll 2
+        for (int r = 0; r < rows; r++) {
+            const uint8_t *block = w + r * step;
+            __m512 factor[ML_FINE_TOKENS];
+            ml_factors factors;
+            for (int at = 0; at < bytes; at += 64) __builtin_prefetch(block + at + AHEAD);
+            ml_take_factors(dtype, block, &factors);
+            for (int64_t t = 0; t < T; t++) {
+                const int64_t at = t * x->groups + g;
+                factor[t] = factors_of_block(dtype, &factors, x->scale + at);
+                if (ml_has_offset(dtype))
+                    sum[r][t] = add_offsets_above(sum[r][t], &factors, x->sum + at);
+            }
+#pragma GCC unroll 4
+            for (int pair = 0; pair < GROUPS / 2; pair++) {
+                ml_codes even, odd;
+                ml_take_codes(dtype, block, 2 * pair, ml_code_bias(dtype), &even);
+                ml_take_codes(dtype, block, 2 * pair + 1, ml_code_bias(dtype), &odd);
+                const __m512i codes =
+                    _mm512_inserti64x4(_mm512_castsi256_si512(even.all), odd.all, 1);
+                for (int64_t t = 0; t < T; t++) {
+                    const __m512i dot =
+                        fine_dot_of_pair(dtype, codes, x, t * x->groups + g + 2 * pair);
+                    sum[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot),
+                                                factor_of_pair(dtype, factor[t], pair), sum[r][t]);
+                }
+            }
+        }
+    for (int r = 0; r < rows; r++)
+        for (int64_t t = 0; t < T; t++)
+            dots[r][t] = ml_add_lanes(_mm256_add_ps(_mm512_castps512_ps256(sum[r][t]),
+                                                    _mm512_extractf32x8_ps(sum[r][t], 1)));
+}
+
+#else
+#define wide_dots some_dots
+#endif
+
 /* All formats but those with codes of eight bits. */
 static void multiply_rows(int64_t T, const ml_fine *x, const ml_weight *w, int64_t first,
                           int64_t count, float beta, float *y, int64_t ldy)
 {
-#define MULTIPLY(constant)     \
-    if (!ml_is_wide(constant)) \
+#define MULTIPLY(constant)                                                                     \
+    if (ml_block_groups(constant) == 8)                                                        \
+        ml_few_rows(wide_dots, ML_FINE_TOKENS, constant, T, x, w, first, count, beta, y, ldy); \
+    else if (!ml_is_wide(constant))                                                            \
     ml_few_rows(some_dots, ML_FINE_TOKENS, constant, T, x, w, first, count, beta, y, ldy)
     ML_FOR_BLOCK_FORMAT(w->dtype, MULTIPLY)
 #undef MULTIPLY
