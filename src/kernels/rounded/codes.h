@@ -32,6 +32,45 @@ ML_INLINE int ml_code_bias(ml_dtype dtype)
                                                    : 0;
 }
 
+#if defined(__AVX512VNNI__)
+
+ML_INLINE __m512i ml_twice(const uint8_t *at) { return _mm512_broadcast_i64x4(ml_load_codes(at)); }
+
+/* 32 bytes a, 32 bytes b; 16 numbers of 16 bits each. */
+ML_INLINE __m512i ml_bytes_of(int a, int b)
+{
+    return _mm512_inserti64x4(_mm512_set1_epi8((char)a), _mm256_set1_epi8((char)b), 1);
+}
+
+ML_INLINE __m512i ml_shorts_of(int a, int b)
+{
+    return _mm512_inserti64x4(_mm512_set1_epi16((short)a), _mm256_set1_epi16((short)b), 1);
+}
+
+/* Groups 2·pair and 2·pair + 1 of a block of eight, with the bias. */
+ML_INLINE __m512i ml_take_pair(ml_dtype dtype, const uint8_t *b, int pair)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    if (dtype == ML_Q6_K) {
+        const int part = pair / 2, upper = pair % 2;
+        const __m512i both = _mm512_loadu_si512(b + 64 * part),
+                      high = ml_twice(b + 128 + 32 * part),
+                      two = upper ? _mm512_srlv_epi16(high, ml_shorts_of(0, 2))
+                                  : _mm512_sllv_epi16(high, ml_shorts_of(4, 2)),
+                      nibble = upper ? _mm512_srli_epi16(both, 4) : both;
+        return _mm512_or_si512(_mm512_and_si512(nibble, low),
+                               _mm512_and_si512(two, _mm512_set1_epi8(0x30)));
+    }
+    const uint8_t *q = b + (dtype == ML_Q4_K ? 16 : 48) + 32 * pair;
+    const __m512i codes = _mm512_and_si512(_mm512_srlv_epi16(ml_twice(q), ml_shorts_of(0, 4)), low);
+    if (dtype == ML_Q4_K) return codes;
+    const __mmask64 fifth =
+        _mm512_test_epi8_mask(ml_twice(b + 16), ml_bytes_of(1 << (2 * pair), 2 << (2 * pair)));
+    return _mm512_mask_add_epi8(codes, fifth, codes, _mm512_set1_epi8(16));
+}
+
+#endif
+
 /* Scales for 16 weights, not for 32. */
 ML_INLINE bool ml_has_halves(ml_dtype dtype) { return dtype == ML_Q6_K; }
 

@@ -41,42 +41,10 @@ ML_INLINE void take_whole_factors(ml_dtype dtype, const uint8_t *b, whole_factor
 #if defined(__AVX512VNNI__)
 
 /* 64 codes at a time. */
+#define take_some_codes ml_take_pair
 typedef __m512i some_codes;
 typedef __m512i some_sums;
 typedef __m512i some_scales; /* int16 */
-
-ML_INLINE __m512i twice(const uint8_t *at) { return _mm512_broadcast_i64x4(ml_load_codes(at)); }
-
-/* 32 bytes a, 32 bytes b; 16 numbers of 16 bits each. */
-ML_INLINE __m512i bytes_of(int a, int b)
-{
-    return _mm512_inserti64x4(_mm512_set1_epi8((char)a), _mm256_set1_epi8((char)b), 1);
-}
-
-ML_INLINE __m512i shorts_of(int a, int b)
-{
-    return _mm512_inserti64x4(_mm512_set1_epi16((short)a), _mm256_set1_epi16((short)b), 1);
-}
-
-ML_INLINE some_codes take_some_codes(ml_dtype dtype, const uint8_t *b, int pair)
-{
-    const __m512i low = _mm512_set1_epi8(15);
-    if (dtype == ML_Q6_K) {
-        const int part = pair / 2, upper = pair % 2;
-        const __m512i both = _mm512_loadu_si512(b + 64 * part), high = twice(b + 128 + 32 * part),
-                      two = upper ? _mm512_srlv_epi16(high, shorts_of(0, 2))
-                                  : _mm512_sllv_epi16(high, shorts_of(4, 2)),
-                      nibble = upper ? _mm512_srli_epi16(both, 4) : both;
-        return _mm512_or_si512(_mm512_and_si512(nibble, low),
-                               _mm512_and_si512(two, _mm512_set1_epi8(0x30)));
-    }
-    const uint8_t *q = b + (dtype == ML_Q4_K ? 16 : 48) + 32 * pair;
-    const __m512i codes = _mm512_and_si512(_mm512_srlv_epi16(twice(q), shorts_of(0, 4)), low);
-    if (dtype == ML_Q4_K) return codes;
-    const __mmask64 fifth =
-        _mm512_test_epi8_mask(twice(b + 16), bytes_of(1 << (2 * pair), 2 << (2 * pair)));
-    return _mm512_mask_add_epi8(codes, fifth, codes, _mm512_set1_epi8(16));
-}
 
 ML_INLINE some_scales take_some_scales(const whole_factors *f, int pair)
 {
@@ -160,6 +128,7 @@ ML_INLINE void some_dots(ml_dtype dtype, int rows, int64_t T, const void *of, co
     for (int r = 0; r < rows; r++)
         for (int64_t t = 0; t < T; t++) sum[r][t] = ml_no_floats();
     for (int64_t g = 0; g < x->groups; g += 2 * PAIRS, w += bytes)
+#pragma GCC unroll 2
         for (int r = 0; r < rows; r++) {
             const uint8_t *block = w + r * step;
             some_sums products[ML_SMALL_TOKENS];

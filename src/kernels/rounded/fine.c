@@ -243,11 +243,7 @@ ML_INLINE void wide_dots(ml_dtype dtype, int rows, int64_t T, const void *of, co
             }
 #pragma GCC unroll 4
             for (int pair = 0; pair < GROUPS / 2; pair++) {
-                ml_codes even, odd;
-                ml_take_codes(dtype, block, 2 * pair, ml_code_bias(dtype), &even);
-                ml_take_codes(dtype, block, 2 * pair + 1, ml_code_bias(dtype), &odd);
-                const __m512i codes =
-                    _mm512_inserti64x4(_mm512_castsi256_si512(even.all), odd.all, 1);
+                const __m512i codes = ml_take_pair(dtype, block, pair);
                 for (int64_t t = 0; t < T; t++) {
                     const __m512i dot =
                         fine_dot_of_pair(dtype, codes, x, t * x->groups + g + 2 * pair);
@@ -262,19 +258,26 @@ ML_INLINE void wide_dots(ml_dtype dtype, int rows, int64_t T, const void *of, co
                                                     _mm512_extractf32x8_ps(sum[r][t], 1)));
 }
 
+ML_INLINE void fine_dots(ml_dtype dtype, int rows, int64_t T, const void *of, const uint8_t *w,
+                         int64_t step, float dots[ML_FEW_ROWS][ML_SMALL_TOKENS])
+{
+    if (ml_block_groups(dtype) == 8)
+        wide_dots(dtype, rows, T, of, w, step, dots);
+    else
+        some_dots(dtype, rows, T, of, w, step, dots);
+}
+
 #else
-#define wide_dots some_dots
+#define fine_dots some_dots
 #endif
 
 /* All formats but those with codes of eight bits. */
 static void multiply_rows(int64_t T, const ml_fine *x, const ml_weight *w, int64_t first,
                           int64_t count, float beta, float *y, int64_t ldy)
 {
-#define MULTIPLY(constant)                                                                     \
-    if (ml_block_groups(constant) == 8)                                                        \
-        ml_few_rows(wide_dots, ML_FINE_TOKENS, constant, T, x, w, first, count, beta, y, ldy); \
-    else if (!ml_is_wide(constant))                                                            \
-    ml_few_rows(some_dots, ML_FINE_TOKENS, constant, T, x, w, first, count, beta, y, ldy)
+#define MULTIPLY(constant)     \
+    if (!ml_is_wide(constant)) \
+    ml_few_rows(fine_dots, ML_FINE_TOKENS, constant, T, x, w, first, count, beta, y, ldy)
     ML_FOR_BLOCK_FORMAT(w->dtype, MULTIPLY)
 #undef MULTIPLY
 }
