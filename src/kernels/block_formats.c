@@ -136,11 +136,16 @@ static void decode_q6_k(const uint8_t *b, float *out)
 {
     const int8_t *scale = (const int8_t *)(b + 192);
     float d = ml_half_at(b + 208);
-    for (int i = 0; i < 256; i++) {
-        int half = i / 128, quarter = i / 32 % 4, at = i % 32;
-        int low = b[64 * half + quarter % 2 * 32 + at] >> (quarter / 2 * 4) & 15,
-            high = b[128 + 32 * half + at] >> (2 * quarter) & 3;
-        out[i] = d * (float)scale[i / 16] * (float)((low | high << 4) - 32);
+    for (int j = 0; j < 16; j++) { /* groups of 16 */
+        const int half = j / 8, quarter = j / 2 % 4, at = j % 2 * 16;
+        const uint8_t *low = b + 64 * half + quarter % 2 * 32 + at,
+                      *high = b + 128 + 32 * half + at;
+        const float s = d * (float)scale[j];
+#pragma omp simd
+        for (int i = 0; i < 16; i++)
+            out[16 * j + i] = s * (float)(((low[i] >> (quarter / 2 * 4) & 15) |
+                                           (high[i] >> (2 * quarter) & 3) << 4) -
+                                          32);
     }
 }
 

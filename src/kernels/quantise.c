@@ -160,11 +160,13 @@ static void lose(const ml_block_format *f, const float *x, const uint8_t *block,
     float back[ML_BLOCK_WEIGHTS_MOST];
     for (int64_t i = 0; i < count; i++) {
         f->decode(block + i * f->bytes, back);
-        for (int64_t j = 0; j < f->weights; j++) {
-            double w = (double)x[i * f->weights + j], d = (double)back[j] - w;
-            loss->lost[j % ML_LOSS_LANES] += d * d;
-            loss->whole[j % ML_LOSS_LANES] += w * w;
-        }
+        for (int64_t j = 0; j < f->weights; j += ML_LOSS_LANES)
+#pragma omp simd
+            for (int l = 0; l < ML_LOSS_LANES; l++) {
+                const double w = (double)x[i * f->weights + j + l], d = (double)back[j + l] - w;
+                loss->lost[l] += d * d;
+                loss->whole[l] += w * w;
+            }
     }
 }
 
