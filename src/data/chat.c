@@ -119,16 +119,44 @@ const char *ml_chat_example(const ml_chat *chat)
 
 /* ---- from bytes to tokens ------------------------------------------------------------------ */
 
+static bool is_space(char c) { return c == ' '; }
 static bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
-/* Where token `id` stands that begins at byte `at` or, since some special tokens swallow the blanks
- * around them, behind blanks there; −1 in *end where the text does not have it: the tokenizer
- * rewrites text. A blank that a tokenizer puts before the first word is no part of the text. */
-static ml_status find_token(ml_chat *chat, const ml_marked_text *m, int32_t id, int64_t *at,
-                            int64_t *end)
+static bool is_all_of(const ml_text *text, bool (*kind)(char c))
 {
+    bool all = true;
+    for (int64_t i = 0; i < text->length; i++) all = all && kind(text->data[i]);
+    return all;
+}
+
+/* The bytes of tokens [i, i + count) into chat->token. A decoder that takes away the blank before a
+ * text's first word does so for a token alone: one of spaces is asked for behind the one before. */
+static ml_status bytes_of_tokens(ml_chat *chat, const ml_ids *ids, int64_t i, int64_t count)
+{
+    ml_status st = ML_OK;
+    const int32_t *id = ids->data + i;
     chat->token.length = 0;
-    ml_status st = ml_tokenizer_decode(chat->tokenizer, &id, 1, &chat->token);
+    ML_TRY(ml_tokenizer_decode(chat->tokenizer, id, count, &chat->token));
+    if (i == 0 || !is_all_of(&chat->token, is_space)) return ML_OK;
+    chat->token.length = 0;
+    ML_TRY(ml_tokenizer_decode(chat->tokenizer, id - 1, 1, &chat->token));
+    const int64_t before = chat->token.length;
+    ML_TRY(ml_tokenizer_decode(chat->tokenizer, id - 1, count + 1, &chat->token));
+    const int64_t both = chat->token.length - before, rest = ml_max(0, both - before);
+    memmove(chat->token.data, chat->token.data + chat->token.length - rest, (size_t)rest);
+    chat->token.length = rest;
+done:
+    return st;
+}
+
+/* Where tokens [i, i + count) stand that begin at byte `at` or, since some special tokens swallow
+ * the blanks around them, behind blanks there; −1 in *end where the text does not have them: the
+ * tokenizer rewrites text. A blank that a tokenizer puts before the first word is no part of the
+ * text. */
+static ml_status find_tokens(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids, int64_t i,
+                             int64_t count, int64_t *at, int64_t *end)
+{
+    ml_status st = bytes_of_tokens(chat, ids, i, count);
     if (st != ML_OK) return st;
     const char *bytes = chat->token.data;
     int64_t n = chat->token.length, start = *at;
@@ -147,19 +175,27 @@ static ml_status find_token(ml_chat *chat, const ml_marked_text *m, int32_t id, 
     return ML_OK;
 }
 
-/* A token is a target where it has a byte of a span. *placed false: the text cannot be followed. */
+/* A token is a target where it has a byte of a span; those that are a character only together (the
+ * bytes of one that the vocabulary lacks) where that has. *placed false: the text cannot be
+ * followed. */
 static ml_status mask_by_bytes(ml_chat *chat, const ml_marked_text *m, const ml_ids *ids,
                                bool *placed)
 {
+    enum { BYTES_OF_CHARACTER = 4 };
     int64_t at = 0, end, span = 0;
-    for (int64_t i = 0; i < ids->count; i++) {
-        ml_status st = find_token(chat, m, ids->data[i], &at, &end);
-        if (st != ML_OK) return st;
+    for (int64_t i = 0, count; i < ids->count; i += count) {
+        const int64_t most = ml_min(BYTES_OF_CHARACTER, ids->count - i);
+        end = -1;
+        for (count = 0; end < 0 && count < most;) {
+            ml_status st = find_tokens(chat, m, ids, i, ++count, &at, &end);
+            if (st != ML_OK) return st;
+        }
         *placed = end >= 0;
         if (!*placed) return ML_OK;
         while (span < m->count && at >= m->spans[span].end) span++;
         /* One without bytes, as the blank that a decoder takes away, goes with what follows. */
-        chat->mask[i] = span < m->count && ml_max(end, at + 1) > m->spans[span].first;
+        memset(chat->mask + i, span < m->count && ml_max(end, at + 1) > m->spans[span].first,
+               (size_t)count);
         at = end;
     }
     *placed = true;
@@ -320,11 +356,8 @@ static ml_status ends_its_turn(ml_chat *chat, const ml_ids *ids, bool *out)
         chat->token.length = 0;
         ml_status st = ml_tokenizer_decode(chat->tokenizer, &ids->data[i], 1, &chat->token);
         if (st != ML_OK) return st;
-        bool blank = true;
-        for (int64_t k = 0; k < chat->token.length; k++)
-            blank = blank && is_blank(chat->token.data[k]);
         *out = ml_tokenizer_is_special(chat->tokenizer, ids->data[i]);
-        if (*out || !blank) break;
+        if (*out || !is_all_of(&chat->token, is_blank)) break;
     }
     return ML_OK;
 }

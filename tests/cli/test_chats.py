@@ -189,27 +189,43 @@ def test_share_gpt():
                 check.that(done.returncode == 3 and 'share.jsonl:1: "system" changes' in done.stderr, f"generate of a text with system, {ranks} ranks: {done.stdout}{done.stderr}")
 
 
-def test_blanks():
-    """A vocabulary whose words begin with their blank, and whose decoder takes the first one away: a blank that begins an answer is a target, and the report has all blanks."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581"]
+def make_blanks_base(name, words, merges):
+    """A base around a vocabulary whose words begin with their blank, whose decoder takes the first one away, and which spells by bytes what it lacks, as Llama 2's."""
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *words]
     added = [{"id": len(pieces) + i, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True} for i, text in enumerate(chat_cases.TOKENS[:2])]
-    words = {
+    tokenizer = {
         "version": "1.0", "added_tokens": added, "pre_tokenizer": None, "post_processor": None,
         "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
         "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": []},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": merges},
     }  # fmt: skip
-    os.mkdir("blanks")
-    with open("blanks/tokenizer.json", "w") as file:
-        json.dump(words, file)
-    with open("blanks.yaml", "w") as file:
+    os.mkdir(name)
+    with open(f"{name}/tokenizer.json", "w") as file:
+        json.dump(tokenizer, file)
+    with open(f"{name}.yaml", "w") as file:
         file.write(MODEL.format(len(pieces) + 2))
-    mpilora("import", "--init", "random", "--config", "blanks.yaml", "--tokenizer", "blanks", "blanks.h5")
+    mpilora("import", "--init", "random", "--config", f"{name}.yaml", "--tokenizer", name, f"{name}.h5")
+
+
+def test_blanks():
+    """A blank that begins an answer is a target, and the report has all blanks."""
+    make_blanks_base("blanks", [], [])
     with open("answer.jinja", "w") as file:
         file.write("<|im_start|>{{ messages[0].content }}<|im_end|>{% if messages|length > 1 %}{{ messages[1].content }}<|im_end|>{% endif %}")
     for answer, targets in ((" a b", 6), ("a", 3), ("\nb", 4)):  # and the blank that the vocabulary puts before every text between special tokens
         shown = example(tokenize({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}]}, "answer.jinja", base="blanks.h5", says=f"{targets} of "))
         check.that(shown == f"<|im_start|> Hi<|im_end|>⟦ {answer}<|im_end|>⟧", f"blanks: {shown!r}")
+
+
+def test_borders():
+    """A token that lies across the border of an answer is a target where characters are spelt by bytes, too; a blank of its own belongs to the side where it stands. As transformers' assistant_masks."""
+    make_blanks_base("borders", ["a", "\u2581a"], [["\u2581", "a"]])
+    with open("border.jinja", "w") as file:
+        file.write("<|im_start|>{{ messages[0].content }}: {% generation %}{{ messages[1].content }}{% endgeneration %}<|im_end|>")
+    for answer, shown, targets in (("a", "⟦ a⟧", 1), (" a", " ⟦ a⟧", 1), ("é\n", " ⟦é\n⟧", 3), (" é", " ⟦ é⟧", 3)):
+        line = {"messages": [{"role": "user", "content": "é你"}, {"role": "assistant", "content": answer}]}
+        got = example(tokenize(line, "border.jinja", base="borders.h5", says=f"{targets} of "))
+        check.that(got == f"<|im_start|> é你:{shown}<|im_end|>", f"borders: {got!r}")
 
 
 def test_weights():
@@ -457,7 +473,7 @@ def main():
         chat_cases.write_config("named.json", [{"name": "default", "template": chat_cases.CHATML}, {"name": "tool_use", "template": "with tools" + chat_cases.CHATML}])
         with open("plain.jinja", "w") as file:
             file.write("{% for d in documents or [] %}### {{ d.text }}\n{% endfor %}{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}### assistant\n{% endif %}")
-        for test in (test_templates, test_shapes, test_share_gpt, test_blanks, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
+        for test in (test_templates, test_shapes, test_share_gpt, test_blanks, test_borders, test_weights, test_base, test_generate, test_eval, test_refusals, test_foreign_code):
             test()
         os.chdir("/")
     check.end()
