@@ -1,6 +1,7 @@
 /* Relative terms of attention: the reference against the definition and its gradients against
- * finite differences; every vector path, and products in bf16, against the reference, with distances
- * that all have a row of their own, that share rows in ever longer runs, and that jump. */
+ * finite differences; every vector path, and products in bf16, against the reference, with
+ * distances that all have a row of their own, that share rows in ever longer runs, and that jump.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
