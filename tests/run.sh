@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source jobs/packages.sh
 
 install_build_packages
+(install_packages python3-numpy python3-h5py) || echo "without numpy and h5py tests that compute beside the program are skipped" >&2
 (install_packages slurm-wlm munge) || echo "without SLURM the test of jobs/ is skipped" >&2
 (install_packages valgrind) || echo "without valgrind no instructions are counted (tests/bench/guard.py)" >&2
 (install_packages libsimde-dev) || echo "without SIMDe AVX-512 is tested only where the processor has it (tests/simde/)" >&2
