@@ -52,26 +52,31 @@ ML_INLINE ml_bytes ml_load_bytes(const uint8_t *at)
 
 /* ---- factors ------------------------------------------------------------------------------- */
 
-/* The eight six-bit scales and minima of Q4_K and Q5_K as bytes of two words each. */
-ML_INLINE void ml_k_bytes(const uint8_t *b, uint32_t scale[2], uint32_t minimum[2])
+#if defined(__AVX2__)
+
+/* The eight six-bit scales of Q4_K and Q5_K, then their minima, as bytes: the first four of each
+ * lie in eight bytes, whose upper two bits go to the others. */
+ML_INLINE __m128i ml_k_bytes(const uint8_t *b)
 {
-    const uint32_t six = 0x3f3f3f3fU, four = 0x0f0f0f0fU, two = 0x03030303U;
-    uint32_t word[3];
-    memcpy(word, b, sizeof word);
-    scale[0] = word[0] & six;
-    scale[1] = (word[2] & four) | (word[0] >> 6 & two) << 4;
-    minimum[0] = word[1] & six;
-    minimum[1] = (word[2] >> 4 & four) | (word[1] >> 6 & two) << 4;
+    const uint64_t six = 0x3f3f3f3f3f3f3f3fU, two = 0x0303030303030303U;
+    const uint32_t four = 0x0f0f0f0fU;
+    uint64_t first;
+    uint32_t low;
+    memcpy(&first, b, sizeof first);
+    memcpy(&low, b + sizeof first, sizeof low);
+    const uint64_t others =
+        (low & four) | (uint64_t)(low >> 4 & four) << 32 | (first >> 6 & two) << 4;
+    return _mm_shuffle_epi32(_mm_set_epi64x((long long)others, (long long)(first & six)),
+                             _MM_SHUFFLE(3, 1, 2, 0));
 }
+
+#endif
 
 ML_INLINE void ml_take_k_factors(const uint8_t *b, ml_factors *out)
 {
     const float d = ml_scale_at(b), least = -ml_scale_at(b + 2);
 #if defined(__AVX2__)
-    uint32_t scale[2], minimum[2];
-    ml_k_bytes(b + 4, scale, minimum);
-    const __m128i both =
-        _mm_set_epi32((int)minimum[1], (int)minimum[0], (int)scale[1], (int)scale[0]);
+    const __m128i both = ml_k_bytes(b + 4);
     _mm256_store_ps(out->scale, _mm256_mul_ps(_mm256_set1_ps(d),
                                               _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(both))));
     _mm256_store_ps(out->offset,

@@ -28,10 +28,7 @@ ML_INLINE void take_whole_factors(ml_dtype dtype, const uint8_t *b, whole_factor
         out->least = -out->d;
         return;
     }
-    uint32_t scale[2], minimum[2];
-    ml_k_bytes(b + 4, scale, minimum);
-    const __m128i both =
-        _mm_set_epi32((int)minimum[1], (int)minimum[0], (int)scale[1], (int)scale[0]);
+    const __m128i both = ml_k_bytes(b + 4);
     out->scale = _mm_unpacklo_epi8(both, both);
     out->minimum = _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(both, both));
     out->d = ml_scale_at(b);
